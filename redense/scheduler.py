@@ -1,0 +1,138 @@
+"""Walk a plan beside any training loop: open a constraint where a phase is sparse, release it where the phase ends."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .constraint import Constraint, Optimizers
+from .masks import build_masks, pack, unpack
+from .plan import Phase, Plan
+from .prunable import Patterns, prunable
+
+
+class PhaseScheduler:
+    """Holds and releases weights as a plan says, one `step` at a time.
+
+    Args:
+        model, optimizer: as for `redense.sparse`; rates stay with the caller (``LambdaLR(optimizer, plan.lr_factor)``).
+        plan: its unit, epochs or optimizer steps, is whatever the caller counts with `step`.
+        include, exclude: passed to `redense.prunable`.
+
+    >>> phases = PhaseScheduler(model, optimizer, plan)
+    >>> for epoch in range(len(plan)):
+    ...     train_one_epoch(model, optimizer)
+    ...     phases.step()
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizers,
+        plan: Plan,
+        *,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
+    ) -> None:
+        if not isinstance(plan, Plan):
+            raise TypeError(
+                f"plan must be a redense.Plan, got {type(plan).__name__}; redense.dsd(30, 20, 20) makes one"
+            )
+        self.plan = plan
+        self.position = 0
+        """Steps done, 0 to len(plan)."""
+        self.held: Constraint | None = None
+        """What is held now; None in a dense phase and after the plan."""
+        self._model, self._optimizer = model, optimizer
+        self._weights = prunable(model, include, exclude)
+        self._witness = next(iter(self._weights.values()))
+        self._enter()
+        self._born = self._witness._version
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that the next training step belongs to; after the plan its last one."""
+        return self.plan.at(min(self.position, len(self.plan) - 1))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole plan has run."""
+        return self.position == len(self.plan)
+
+    def step(self) -> None:
+        """Count one unit of training as done; at a phase's end its weights are released and the next is opened."""
+        if self.finished:
+            raise RuntimeError(f"the plan's {len(self.plan)} steps are done; make a longer plan or stop calling step()")
+        self.seek(self.position + 1)
+
+    def seek(self, step: int) -> None:
+        """Go to ``step`` of the plan, 0 to len(plan). Inside the present phase nothing is released or chosen anew."""
+        if not 0 <= step <= len(self.plan):
+            raise ValueError(f"step must lie in 0 to {len(self.plan)}, the plan's length, got {step}")
+        if step == self.position:
+            return
+        before, finished = self.phase, self.finished
+        self.position = step
+        if self.phase is not before or self.finished != finished:
+            self._leave()
+            self._enter()
+
+    def close(self) -> None:
+        """Release what is held. Before the plan's end this warns, and names the phases that never ran."""
+        self._leave()
+        if not self.finished:
+            warnings.warn(self._unfinished(), stacklevel=2)
+        self._born = self._witness._version
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the plan stands and what is held, one bit a weight; safe for ``torch.load(weights_only=True)``."""
+        masks = {} if self.held is None else {name: pack(mask) for name, mask in self.held.masks.items()}
+        return {"position": self.position, "plan": self.plan.to_records(), "masks": masks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken; load the model's and the optimizer's own state as well, in any order.
+
+        Raises:
+            ValueError: the state was saved under another plan, or holds weights that this model has not got.
+        """
+        if state["plan"] != self.plan.to_records():
+            saved = Plan.from_records([{**record, "mask": "magnitude"} for record in state["plan"]])
+            raise ValueError(f"the state was saved under another plan:\n{saved}\nthis scheduler walks:\n{self.plan}")
+        packed = state["masks"]
+        if missing := [name for name in packed if name not in self._weights]:
+            raise ValueError(
+                f"the state holds {missing[0]!r}, which is no prunable weight of this model; same include?"
+            )
+        self._leave(release=False)
+        self.position = state["position"]
+        if packed:
+            masks = {name: unpack(bits, self._weights[name]) for name, bits in packed.items()}
+            self.held = Constraint(self._model, self._optimizer, masks)
+
+    def _enter(self) -> None:
+        if self.phase.sparsity and not self.finished:
+            masks = build_masks(self._weights, self.phase.sparsity, self.phase.mask)
+            self.held = Constraint(self._model, self._optimizer, masks)
+
+    def _leave(self, release: bool = True) -> None:
+        if self.held is not None:
+            if release:
+                self.held.release()
+            else:
+                self.held.detach()
+            self.held = None
+
+    def _unfinished(self) -> str:
+        left = [phase.name for phase in self.plan.phases[self.plan.index(self.position) :]]
+        return (
+            f"the plan stopped at step {self.position} of {len(self.plan)}: {', '.join(left)} did not run to the end; "
+            f"call step() after every epoch or training step"
+        )
+
+    def __del__(self) -> None:
+        # never stepped, though the weights have moved: the caller forgot, and nothing of the plan happened
+        if getattr(self, "_witness", None) is not None and self.position == 0 and self._witness._version != self._born:
+            warnings.warn(self._unfinished(), stacklevel=1)

@@ -1,0 +1,91 @@
+"""What happens to an optimizer's state where weights are held and released.
+
+Optimizers keep two kinds of element-wise state. *Moments* (momentum, the mean gradient) move a weight even without a
+gradient, so they are zero wherever a weight is held. *Scales* (the mean squared gradient) divide the step: a scale that
+decayed while its weight was held would make the released weight leap (up to 13 times the rate, measured for NAdam), so
+at release it becomes the largest of the tensor's survivors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.optim import LBFGS, Optimizer
+
+from .selection import shard_of
+
+_MOMENTS = {"momentum_buffer", "exp_avg", "grad_avg", "prev", "ax"}
+_SCALES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg"}
+# Kept as they are: Adagrad's sum and Adamax's exp_inf never fall below the coming gradient, so their steps stay within
+# the rate by themselves; Rprop's step_size and Adadelta's acc_delta are step lengths, which do not move under a mask.
+_KEPT = {"sum", "exp_inf", "step_size", "acc_delta"}
+
+_TORCH = "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax NAdam RAdam RMSprop Rprop SGD"
+ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(getattr(torch.optim, name) for name in _TORCH.split())
+"""Optimizers that leave a zero weight with zero gradients and zero moments exactly at zero, each tested for it."""
+
+
+def hold_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
+    """Zero the moments of ``weight`` where ``mask`` is False."""
+    for name, value in _elementwise(optimizer, weight):
+        if _is_moment(name, value):
+            _fill(value, mask, 0.0)
+
+
+def release_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
+    """Make ``weight``'s pruned elements start calmly: no momentum, and the scale of the liveliest survivor."""
+    for name, value in _elementwise(optimizer, weight):
+        if _is_moment(name, value):
+            _fill(value, mask, 0.0)
+        elif name not in _KEPT:
+            _fill(value, mask, _largest(value, mask))
+
+
+def forget_history(optimizer: Optimizer, masks: Mapping[int, Tensor]) -> None:
+    """Drop LBFGS's curvature pairs if they would move a held weight; ``masks`` are keyed by ``id(weight)``."""
+    if not isinstance(optimizer, LBFGS) or not optimizer.state:
+        return
+    parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+    gradient = optimizer.state[parameters[0]].get("prev_flat_grad")
+    if gradient is None:
+        return
+    flat = gradient.split([weight.numel() for weight in parameters])
+    if any(part[~masks[id(w)].view(-1)].any() for part, w in zip(flat, parameters, strict=True) if id(w) in masks):
+        optimizer.state.clear()
+
+
+def _elementwise(optimizer: Optimizer, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+    for name, value in optimizer.state.get(weight, {}).items():
+        if isinstance(value, Tensor) and value.shape == weight.shape and value.is_floating_point():
+            yield name, value
+
+
+def _is_moment(name: str, value: Tensor) -> bool:
+    """By name; of a state that torch has not got, one with a negative element is a moment."""
+    if name in _MOMENTS or name in _SCALES or name in _KEPT:
+        return name in _MOMENTS
+    local, group = shard_of(value)
+    negative = (local < 0).any()
+    if group is not None:
+        negative = negative.int()
+        dist.all_reduce(negative, dist.ReduceOp.MAX, group=group)
+    return bool(negative)
+
+
+def _fill(value: Tensor, mask: Tensor, filling: float) -> None:
+    shard_of(value)[0].masked_fill_(~shard_of(mask)[0], filling)
+
+
+def _largest(value: Tensor, mask: Tensor) -> float:
+    """The largest value of a kept element; of any element where none is kept."""
+    local, group = shard_of(value)
+    kept = shard_of(mask)[0]
+    pair = torch.stack([local[kept].max() if kept.any() else local.new_tensor(0.0), local.new_tensor(0.0)])
+    if local.numel():
+        pair[1] = local.max()
+    if group is not None:
+        dist.all_reduce(pair, dist.ReduceOp.MAX, group=group)
+    return float(pair[0] or pair[1])
