@@ -1,5 +1,8 @@
 """Dense-Sparse-Dense training for PyTorch, and the proof whether it helped."""
 
+from importlib import import_module
+from typing import Any
+
 from .constraint import Constraint, sparse
 from .masks import build_masks, check_agreement, global_magnitude_masks, magnitude_mask, random_mask
 from .plan import Phase, Plan, acdc, dsd, spdf
@@ -24,3 +27,10 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import an adapter or a room on first use, so that the core needs torch alone."""
+    if name in ("lightning", "huggingface", "recipes", "datasets", "study"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
