@@ -45,7 +45,7 @@ class DSDCallback(Callback):
         self.plan, self.unit = plan, unit
         self.phases: PhaseScheduler | None = None
         """The scheduler, while training runs."""
-        self._include, self._exclude = include, exclude
+        self.include, self.exclude = include, exclude
         self._saved: dict[str, Any] | None = None
         self._sets_rate = False
 
@@ -68,7 +68,7 @@ class DSDCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the plan: everything that a checkpoint restores is in place by now."""
         self.phases = PhaseScheduler(
-            pl_module, trainer.optimizers, self.plan, include=self._include, exclude=self._exclude
+            pl_module, trainer.optimizers, self.plan, include=self.include, exclude=self.exclude
         )
         if self._saved is not None:
             self.phases.load_state_dict(self._saved)

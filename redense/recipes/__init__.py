@@ -1,0 +1,44 @@
+"""Training recipes: each a folder with its data, its models and its task; what they share stands beside them.
+
+A task is a LightningModule that also has ``model`` (the network, exported), ``metric``, ``higher_is_better`` and ``unit``
+(of its main score), ``scores()`` (the validation scores since the last call), ``fingerprint()`` (of its data),
+``config()`` (what rebuilds the network) and data loaders that give the same batches for the same seed and epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where a recipe's task and options live, and what its schedule defaults to."""
+
+    name: str
+    module: str
+    task: str
+    options: str
+    summary: str
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> tuple[Any, Any]:
+        """(task class, options class), imported now."""
+        module = import_module(self.module)
+        return getattr(module, self.task), getattr(module, self.options)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "images",
+            "redense.recipes.images.task",
+            "ImageTask",
+            "ImageOptions",
+            "classify images: Fashion-MNIST by default, your folder, CIFAR, ImageNet",
+        ),
+    )
+}

@@ -1,0 +1,82 @@
+"""Checkpoints that are whole or not there: written beside, synced and renamed; checked before they are read."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint file is cut off or its bytes have changed."""
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` on a neighbour of ``path`` and rename that into place once it is on the disk.
+
+    Whatever happens meanwhile, ``path`` holds either its old content or all of the new one.
+
+    Raises:
+        OSError: the disk is full or the folder may not be written; earlier files are as they were.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"could not write {path} ({error.strerror or error}); earlier files are whole, free some space"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_whole(path, lambda partial: partial.write_text(text, "utf-8"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU, after each of its entries has matched its checksum.
+
+    Raises:
+        DamagedCheckpointError: names the file and what is wrong with it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:
+                raise DamagedCheckpointError(f"{path} is damaged: {broken} does not match its checksum")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise DamagedCheckpointError(f"{path} is damaged: {error}") from error
+    return content
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written whole and checked when read."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside, sync, rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, lambda partial: _save(checkpoint, partial))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Check every byte, then load weights only."""
+        return read(Path(path))
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(checkpoint, path)
+    except RuntimeError as error:  # torch's zip writer turns a full disk into this
+        raise OSError(None, str(error).splitlines()[0]) from error

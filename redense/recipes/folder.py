@@ -1,0 +1,98 @@
+"""The run folder: what lies where, and which checkpoint a run goes on from.
+
+config.json       what was asked for: recipe, method, seed, options, plan
+plan.txt          the plan as a table
+metrics.csv       one row an epoch; tensorboard/ the same for TensorBoard
+checkpoints/      epoch-0003.ckpt (the last two) and one for each finished phase, dense.ckpt
+record.json       the result, written at the end; curves.png and histograms.png; histograms.json for the report
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from redense.recipes.checkpoints import DamagedCheckpointError, read, write_text, write_whole
+
+
+class RunFolder:
+    """Paths of one run; ``create`` makes a new folder, ``RunFolder(path)`` opens one.
+
+    Raises:
+        FileNotFoundError: there is no run at ``path``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "config.json").is_file():
+            raise FileNotFoundError(f"{self.path} is no run folder: it has no config.json; redense train makes one")
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any], plan: str) -> RunFolder:
+        """Make ``path`` a run folder; one that already holds a run is refused."""
+        if (path / "config.json").exists():
+            raise ValueError(f"{path} already holds a run; resume it with --resume {path} or choose another --out")
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_text(path / "plan.txt", plan + "\n")
+            write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write a run folder at {path}: {error.strerror}; choose another --out")
+        return cls(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `create` stored."""
+        found: dict[str, Any] = json.loads((self.path / "config.json").read_text("utf-8"))
+        return found
+
+    @property
+    def record(self) -> Path:
+        """The result's file, there once the run is done."""
+        return self.path / "record.json"
+
+    def epoch_file(self, epoch: int) -> Path:
+        """The checkpoint after ``epoch`` epochs."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.ckpt"
+
+    def phase_file(self, phase: str) -> Path:
+        """The checkpoint at the end of a phase."""
+        return self.path / "checkpoints" / f"{re.sub(r'[^A-Za-z0-9]+', '-', phase)}.ckpt"
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The last epoch's checkpoint that is whole, and its content; a damaged one is named and passed over.
+
+        Raises:
+            DamagedCheckpointError: there are checkpoints, and all are damaged.
+        """
+        files = sorted((self.path / "checkpoints").glob("epoch-*.ckpt"), reverse=True)
+        for file in files:
+            try:
+                return file, read(file)
+            except DamagedCheckpointError as error:
+                print(f"{error}; trying the one before it", file=sys.stderr)
+        if files:
+            raise DamagedCheckpointError(f"no checkpoint in {self.path / 'checkpoints'} is whole; start the run anew")
+        return None
+
+    def keep_last(self, many: int) -> None:
+        """Remove the epochs' checkpoints but the last ``many``."""
+        for file in sorted((self.path / "checkpoints").glob("epoch-*.ckpt"))[:-many]:
+            file.unlink()
+
+    def mark_phase(self, epoch: int, phase: str) -> None:
+        """Keep the checkpoint after ``epoch`` epochs as the phase's, without a second copy on disk."""
+        source = self.epoch_file(epoch)
+        write_whole(self.phase_file(phase), lambda partial: os.link(source, partial))
+
+
+def next_folder(recipe: str, root: Path = Path("runs")) -> Path:
+    """runs/images-1, -2, ...: the first number that is free."""
+    number = 1
+    while (root / f"{recipe}-{number}").exists():
+        number += 1
+    return root / f"{recipe}-{number}"

@@ -1,0 +1,296 @@
+"""Images for training: any packaged, torchvision or folder data set as whole tensors, and seeded batches of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as T
+from tqdm import tqdm
+
+from redense import datasets
+
+_EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+_MOST_BYTES = 8 << 30
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) uint8 and their labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set by its three splits; ``test`` may be empty. ``mean`` and ``std`` are the training pixels' in [0, 1]."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    valid: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def fingerprint(self) -> dict[str, object]:
+        """Name, sizes and a sha256 over every pixel and label, for the record."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.valid, self.test):
+            digest.update(split.images.numpy().tobytes())
+            digest.update(split.labels.numpy().tobytes())
+        sizes = {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
+        return {"name": self.name, "sizes": sizes, "classes": len(self.classes), "sha256": digest.hexdigest()}
+
+
+def load(name: str, *, size: int | None = None, channels: int | None = None, root: Path | None = None) -> ImageData:
+    """Read a data set whole into memory.
+
+    Args:
+        name: a packaged set (``fashion-mnist``), a torchvision class on disk under ``root`` (``CIFAR10``), a folder with
+            ``train/`` and ``val/`` (and perhaps ``test/``) of one folder a class, or a CSV list with the columns
+            ``path``, ``label`` and ``split`` (train, val or test).
+        size: height and width; shorter side resized, centre cropped. Default: as stored, 64 for folders and lists.
+        channels: 1 or 3; default as stored, 3 for folders and lists.
+
+    The last tenth of a seeded shuffle of train (at most 5,000) becomes the validation split where none is given.
+
+    Raises:
+        ValueError, FileNotFoundError: a missing folder, a damaged image, a label outside the classes: each by name.
+    """
+    path = Path(name)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        splits, classes = _read_list(path, size or 64)
+    elif path.is_dir():
+        splits, classes = _read_folder(path, size or 64)
+    elif name in datasets.names():
+        splits, classes = _read_packaged(name)
+    elif named := _torchvision_class(name):
+        splits, classes = _read_torchvision(named, root or datasets.cache())
+    elif "/" in name or path.suffix:
+        raise FileNotFoundError(f"data {name!r}: no such folder; it needs train/ and val/ with one folder a class")
+    else:
+        raise ValueError(
+            f"no data set is called {name!r}: {', '.join(datasets.names())}, a torchvision class such as CIFAR10, "
+            f"a folder with train/ and val/, or a .csv list"
+        )
+    for kind, split in splits.items():
+        _check_labels(f"{name} {kind}", split, len(classes))
+    train, valid = splits["train"], splits.get("valid")
+    if valid is None:
+        train, valid = _hold_out(train)
+    test = splits.get("test", Split(train.images[:0], train.labels[:0]))
+    train, valid, test = (_reshape(split, size, channels) for split in (train, valid, test))
+    sample = train.images[:: max(len(train) // 10_000, 1)].float().div_(255)
+    std, mean = torch.std_mean(sample, dim=(0, 2, 3))
+    return ImageData(path.name, classes, train, valid, test, tuple(mean.tolist()), tuple((std + 1e-6).tolist()))
+
+
+class Batches:
+    """Normalised, augmented batches of a split: the same for the same seed and epoch, on however many ranks.
+
+    Iterating gives (images (B, C, H, W) float32, labels (B,)); ``set_epoch`` comes before each epoch.
+    """
+
+    def __init__(
+        self, data: ImageData, split: Split, batch: int, *, seed: int | None = None, augment: str = "none",
+        rank: int = 0, ranks: int = 1,
+    ) -> None:  # fmt: skip
+        self._mean = torch.tensor(data.mean).view(-1, 1, 1)
+        self._scale = 1 / torch.tensor(data.std).view(-1, 1, 1)
+        self._split, self._seed, self._augment, self._rank, self._ranks = split, seed, augment, rank, ranks
+        self._batch = max(batch // ranks, 1)
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        if self._seed is None:
+            return math.ceil(len(range(self._rank, len(self._split), self._ranks)) / self._batch)
+        return max(len(self._split) // (self._batch * self._ranks), 1)  # whole batches only
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._seed is None:
+            order = torch.arange(self._rank, len(self._split), self._ranks)
+            generator = None
+        else:
+            shuffle = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+            order = torch.randperm(len(self._split), generator=shuffle)[self._rank :: self._ranks]
+            generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._epoch) * 4099 + self._rank)
+        for number in range(len(self)):
+            chosen = order[number * self._batch : (number + 1) * self._batch]
+            images = self._split.images[chosen]
+            if generator is not None:
+                images = _AUGMENTATIONS[self._augment](images, generator)
+            yield images.float().div_(255).sub_(self._mean).mul_(self._scale), self._split.labels[chosen]
+
+
+def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def _flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirrored or not, and shifted by up to an eighth of the side on zeros (He et al. 2015: 4 of 32 pixels)."""
+    n, _, height, width = images.shape
+    pad = max(height // 8, 1)
+    padded = F.pad(_flip(images, generator), (pad, pad, pad, pad))
+    down, right = torch.randint(2 * pad + 1, (2, n, 1), generator=generator)
+    rows = (torch.arange(height) + down).unsqueeze(2)  # (B, H, 1)
+    columns = (torch.arange(width) + right).unsqueeze(1)  # (B, 1, W)
+    return padded[torch.arange(n).view(-1, 1, 1), :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+_AUGMENTATIONS = {"none": lambda images, generator: images, "flip": _flip, "flip-crop": _flip_crop}
+AUGMENTATIONS = tuple(_AUGMENTATIONS)
+
+
+def _read_packaged(name: str) -> tuple[dict[str, Split], tuple[str, ...]]:
+    folder = datasets.prepare(name)
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    if card["task"] != "images":
+        raise ValueError(f"data set {name!r} is for {card['task']}, not for images")
+    files = {kind: folder / f"{kind}.safetensors" for kind in ("train", "valid", "test")}
+    tensors = {kind: load_file(file) for kind, file in files.items() if file.exists()}
+    return {kind: Split(t["images"], t["labels"].long()) for kind, t in tensors.items()}, tuple(card["classes"])
+
+
+def _torchvision_class(name: str) -> type | None:
+    known = {key.lower(): key for key in torchvision.datasets.__all__}
+    return getattr(torchvision.datasets, known[key]) if (key := name.lower().replace("-", "")) in known else None
+
+
+def _read_torchvision(kind: type, root: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
+    parameters = inspect.signature(kind).parameters
+    how = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
+    try:
+        sets = [kind(str(root), **arguments) for arguments in how]
+    except (RuntimeError, TypeError, FileNotFoundError) as error:
+        raise FileNotFoundError(f"torchvision's {kind.__name__} is not in --data-root {root}: {error}") from error
+    splits = {}
+    for key, dataset in zip(("train", "test"), sets, strict=True):
+        images = [T.pil_to_tensor(image) for image, _ in _progress(dataset, f"{kind.__name__} {key}", len(dataset))]
+        if len({image.shape for image in images}) > 1:
+            raise ValueError(
+                f"torchvision's {kind.__name__} has images of several sizes; save it as a folder of classes"
+            )
+        splits[key] = Split(torch.stack(images), torch.tensor([int(label) for _, label in dataset]))
+    named = getattr(sets[0], "classes", None) or range(int(splits["train"].labels.max()) + 1)
+    return splits, tuple(str(name) for name in named)
+
+
+def _read_folder(folder: Path, size: int) -> tuple[dict[str, Split], tuple[str, ...]]:
+    if missing := [part for part in ("train", "val") if not (folder / part).is_dir()]:
+        raise FileNotFoundError(f"data {str(folder)!r} has no folder {missing[0]}/; it needs train/ and val/")
+    classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
+    if not classes:
+        raise ValueError(f"{folder / 'train'} holds no folder; it needs one folder a class")
+    splits = {}
+    for kind, part in (("train", "train"), ("valid", "val"), ("test", "test")):
+        if not (folder / part).is_dir():
+            continue
+        files = sorted(file for file in (folder / part).glob("*/**/*") if file.suffix.lower() in _EXTENSIONS)
+        names = [file.relative_to(folder / part).parts[0] for file in files]
+        if unknown := next((name for name in names if name not in classes), None):
+            raise ValueError(
+                f"{folder / part} holds class {unknown!r}, which train/ has not: {', '.join(classes[:10])}"
+            )
+        splits[kind] = _decode(files, [classes.index(name) for name in names], size, f"{folder.name} {part}")
+    return splits, classes
+
+
+def _read_list(path: Path, size: int) -> tuple[dict[str, Split], tuple[str, ...]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"data {str(path)!r}: no such list; it needs the columns path, label and split")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    if not rows or missing_columns(rows[0]):
+        raise ValueError(
+            f"{path} needs a header with the columns path, label and split, got {list(rows[0]) if rows else []}"
+        )
+    classes = tuple(sorted({row["label"] for row in rows if row["split"] == "train"}))
+    splits = {}
+    for kind, part in (("train", "train"), ("valid", "val"), ("test", "test")):
+        chosen = [row for row in rows if row["split"] == part]
+        if unknown := next((row for row in chosen if row["label"] not in classes), None):
+            raise ValueError(f"{path}: label {unknown['label']!r} of {unknown['path']} is in no training row")
+        if chosen:
+            files = [path.parent / row["path"] for row in chosen]
+            splits[kind] = _decode(files, [classes.index(row["label"]) for row in chosen], size, f"{path.name} {part}")
+    if "train" not in splits:
+        raise ValueError(f"{path} has no row with split=train")
+    return splits, classes
+
+
+def missing_columns(row: dict[str, str]) -> list[str]:
+    """Columns that an image list needs and ``row`` has not."""
+    return [column for column in ("path", "label", "split") if column not in row]
+
+
+def _decode(files: list[Path], labels: list[int], size: int, title: str) -> Split:
+    if not files:
+        raise ValueError(f"{title} holds no image ({', '.join(sorted(_EXTENSIONS))})")
+    if (needed := len(files) * 3 * size * size) > _MOST_BYTES:
+        raise ValueError(
+            f"{title}: {len(files)} images at {size} px take {needed >> 30} GiB of memory, more than {_MOST_BYTES >> 30}; "
+            f"pass a smaller --size"
+        )
+    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+    for number, file in enumerate(_progress(files, f"reading {title}", len(files))):
+        try:
+            with Image.open(file) as image:
+                pixels = T.pil_to_tensor(image.convert("RGB"))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{file} is not a whole image ({error}); repair or remove it") from error
+        images[number] = T.center_crop(T.resize(pixels, [size], antialias=True), [size, size])
+    return Split(images, torch.tensor(labels))
+
+
+def _progress(items, title: str, total: int):  # type: ignore[no-untyped-def]
+    return tqdm(items, title, total, leave=False, disable=None, delay=1.0)
+
+
+def _check_labels(title: str, split: Split, classes: int) -> None:
+    if not len(split):
+        raise ValueError(f"{title} is empty")
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{title}: label {low if low < 0 else high} lies outside the {classes} classes (0 to {classes - 1})"
+        )
+
+
+def _hold_out(train: Split) -> tuple[Split, Split]:
+    """Split the last tenth, at most 5,000, off a shuffle that is the same for every run."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    kept = len(train) - max(min(len(train) // 10, 5000), 1)
+    return Split(train.images[order[:kept]], train.labels[order[:kept]]), Split(
+        train.images[order[kept:]], train.labels[order[kept:]]
+    )
+
+
+def _reshape(split: Split, size: int | None, channels: int | None) -> Split:
+    images = split.images
+    if channels is not None and channels != images.shape[1]:
+        images = images.expand(-1, 3, -1, -1).contiguous() if channels == 3 else T.rgb_to_grayscale(images)
+    if size is not None and len(images) and images.shape[2:] != (size, size):
+        images = T.center_crop(T.resize(images, [size], antialias=True), [size, size])
+    return Split(images, split.labels)

@@ -1,0 +1,229 @@
+"""Train any recipe's task through a plan, in a run folder that survives Ctrl-C, kill -9 and a full disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.tensorboard import SummaryWriter
+
+from redense.lightning import DSDCallback
+from redense.plan import Plan
+from redense.prunable import prunable
+from redense.recipes import RECIPES
+from redense.recipes.checkpoints import WholeCheckpointIO, read, write_text
+from redense.recipes.folder import RunFolder
+from redense.recipes.pictures import draw_curves, draw_histograms
+from redense.recipes.progress import Progress
+from redense.recipes.record import environment, growth, masks_of, weights_sha256
+
+
+def train(run: RunFolder, *, quiet: bool = False) -> dict[str, Any]:
+    """Train what ``run``'s config asks for, or go on where it stopped, and return its record.
+
+    Every epoch's order, augmentation and dropout are drawn from (seed, epoch) alone, so a run that was stopped at any
+    moment ends with the same bits as one that was not.
+    """
+    config = run.config
+    plan = Plan.from_records(config["plan"])
+    task_class, options_class = RECIPES[config["recipe"]].load()
+    task = task_class(options_class(**config["options"]), config["seed"])
+    include, exclude = ([f"model.{pattern}" for pattern in config[key]] for key in ("include", "exclude"))
+    prunable(task, include or None, exclude or None)  # a pattern that matches nothing is told before any training
+    found = run.newest()
+    history = _History(run, plan, config["seed"])
+    trainer = _trainer(config, plan, [DSDCallback(plan, include=include, exclude=exclude), history], quiet)
+    if found is not None:
+        history.say_where(found[0])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer.fit(task, ckpt_path=None if found is None else str(found[0]), weights_only=True)
+        test = _test(trainer, task)
+    if not trainer.is_global_zero:
+        return {}
+    record = _record(run, plan, task, history, test)
+    draw_curves(run.path / "curves.png", history.rows, plan, task.metric, task.unit)
+    draw_histograms(run, plan)
+    write_text(run.record, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+class _History(Callback):
+    """Reseeds every epoch, keeps its scores, and saves: one checkpoint an epoch, one for each finished phase."""
+
+    def __init__(self, run: RunFolder, plan: Plan, seed: int) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self.examples = 0
+        self._run, self._plan, self._seed = run, plan, seed
+        self._valid: dict[str, float] = {}
+        self._since = time.perf_counter()
+        self._losses: list[torch.Tensor] = []
+        self._board: SummaryWriter | None = None
+
+    def say_where(self, checkpoint: Path) -> None:
+        """Tell where a resumed run goes on."""
+        print(f"going on from {checkpoint}")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = time.perf_counter()
+        if trainer.is_global_zero:
+            self._board = SummaryWriter(str(self._run.path / "tensorboard"), purge_step=len(self.rows))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.manual_seed((self._seed * 1_000_003 + trainer.current_epoch) * 4099 + trainer.global_rank)
+        trainer.train_dataloader.set_epoch(trainer.current_epoch)
+        self._losses = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._losses.append(outputs["loss"].detach())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._valid = pl_module.scores()  # type: ignore[operator]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch
+        phase = self._plan.at(epoch)
+        loss = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
+        now = time.perf_counter()
+        self.seconds += now - self._since
+        self._since = now
+        self.examples += trainer.num_training_batches * pl_module.options.batch  # type: ignore[union-attr]
+        row = {
+            "epoch": epoch + 1,
+            "phase": phase.name,
+            "lr": trainer.optimizers[0].param_groups[0]["initial_lr"] * self._plan.lr_factor(epoch),
+            "sparsity": _zeros(trainer.callbacks[0], pl_module),  # type: ignore[attr-defined]
+            "train_loss": float(loss),
+            **{f"valid_{name}": value for name, value in self._valid.items()},
+            "seconds": self.seconds,
+        }
+        self.rows.append(row)
+        trainer.save_checkpoint(self._run.epoch_file(epoch + 1))
+        if not trainer.is_global_zero:
+            return
+        if epoch + 1 in (*self._plan.starts[1:], len(self._plan)):
+            self._run.mark_phase(epoch + 1, phase.name)
+        self._run.keep_last(2)
+        write_text(self._run.path / "metrics.csv", _as_csv(self.rows))
+        for name, value in row.items():
+            if isinstance(value, float) and self._board is not None:
+                self._board.add_scalar(name, value, epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.seconds, "examples": self.examples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+        self.seconds, self.examples = state_dict["seconds"], state_dict["examples"]
+
+
+def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback], quiet: bool) -> Trainer:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
+    return Trainer(
+        accelerator=config["accelerator"],
+        devices=local if world > 1 else config["devices"],
+        num_nodes=max(world // local, 1),
+        strategy="ddp" if world > 1 or config["devices"] > 1 else "auto",
+        precision=config["precision"],
+        max_epochs=len(plan),
+        callbacks=[*callbacks, *([] if quiet else [Progress(plan)])],
+        plugins=[WholeCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _test(trainer: Trainer, task: LightningModule) -> dict[str, float]:
+    """Read the test split, once; empty where there is none."""
+    task.trainer = trainer
+    if not len(task.test_dataloader()):
+        return {}
+    trainer.test(task, verbose=False)
+    scores: dict[str, float] = task.scores()  # type: ignore[operator]
+    return scores
+
+
+def _record(run: RunFolder, plan: Plan, task: Any, history: _History, test: dict[str, float]) -> dict[str, Any]:
+    config = run.config
+    phases = []
+    for phase, start in zip(plan, plan.starts, strict=True):
+        last = history.rows[start + phase.length - 1]
+        phases.append(
+            {
+                "name": phase.name,
+                "epochs": phase.length,
+                "lr": history.rows[start]["lr"],
+                "sparsity": phase.sparsity,
+                "sparsity_measured": last["sparsity"],
+                "train_loss": last["train_loss"],
+                "valid": {name[6:]: value for name, value in last.items() if name.startswith("valid_")},
+            }
+        )
+    return {
+        "recipe": config["recipe"],
+        "method": config["method"],
+        "seed": config["seed"],
+        "plan": plan.to_records(),
+        "phases": phases,
+        "test": test,
+        "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "unit": task.unit},
+        "released": _released(run, plan),
+        "data": task.fingerprint(),
+        "options": asdict(task.options),
+        "selection": "the last epoch's weights; the test split was read once, after training",
+        "weights_sha256": weights_sha256(task.model.state_dict()),
+        **environment(),
+        "seconds": history.seconds,
+        "cost": {"epochs": len(plan), "examples": history.examples},
+        "history": history.rows,
+    }
+
+
+def _released(run: RunFolder, plan: Plan) -> list[dict[str, Any]]:
+    """For each sparse phase with a phase after it: how far the weights it held had grown by that one's end."""
+    found = []
+    for held, free in zip(plan.phases, plan.phases[1:], strict=False):
+        if held.sparsity and not free.sparsity:
+            grown = growth(read(run.phase_file(held.name)), read(run.phase_file(free.name)))
+            found.append({"phase": held.name, "until": free.name, **grown})
+    return found
+
+
+def _zeros(callback: DSDCallback, module: LightningModule) -> float:
+    """Share of zeros among the weights that may be pruned."""
+    weights = prunable(module, callback.include, callback.exclude).values()
+    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+__all__ = ["masks_of", "train"]
