@@ -27,8 +27,8 @@ class Machine:
         accelerator: cpu, gpu, mps or auto.
         devices: processes on this machine, one a device; under torchrun its own number counts.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
-        include: shell patterns of weights that may be held, instead of the default choice.
-        exclude: shell patterns of weights that are never held.
+        include: shell patterns of weights that may be held, instead of the default choice; commas between them.
+        exclude: shell patterns of weights that are never held; commas between them.
     """
 
     out: Path | None = None
@@ -36,8 +36,8 @@ class Machine:
     accelerator: str = "auto"
     devices: int = 1
     precision: str = "32-true"
-    include: list[str] | None = None
-    exclude: list[str] | None = None
+    include: str = ""
+    exclude: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def _train(arguments: list[str]) -> int:
     from redense.recipes.folder import RunFolder, next_folder
     from redense.recipes.progress import print_result
     from redense.recipes.schedule import Schedule
-    from redense.recipes.training import train
+    from redense.recipes.training import build_task, train
 
     _, options = recipe.load()
     parser = _parser(f"redense train {recipe.name}", f"{recipe.summary[0].upper()}{recipe.summary[1:]}.")
@@ -91,6 +91,10 @@ def _train(arguments: list[str]) -> int:
         run = RunFolder(asked.resume)
         if run.config["recipe"] != recipe.name:
             raise ValueError(f"{run.path} is a run of {run.config['recipe']}, not of {recipe.name}")
+        if run.record.exists():
+            print(f"{run.path} is finished; its record is {run.record}")
+            return 0
+        task = build_task(run.config)
     else:
         plan = _build(Schedule, asked).to_plan()
         chosen = _build(options, asked)
@@ -102,20 +106,18 @@ def _train(arguments: list[str]) -> int:
             "seed": asked.seed,
             "plan": plan.to_records(),
             "options": {name: getattr(chosen, name) for name in options.__dataclass_fields__},
-            "include": asked.include or [],
-            "exclude": asked.exclude or [],
+            "include": [pattern for pattern in asked.include.split(",") if pattern],
+            "exclude": [pattern for pattern in asked.exclude.split(",") if pattern],
             "accelerator": asked.accelerator,
             "devices": asked.devices,
             "precision": asked.precision,
         }
+        task = build_task(config)
         run = RunFolder.create(asked.out or next_folder(recipe.name), config, str(plan))
         print(f"{run.path}\n\n{plan}\n", flush=True)
-    if run.record.exists():
-        print(f"{run.path} is finished; its record is {run.record}")
-        return 0
     try:
-        record = train(run)
-    except (KeyboardInterrupt, SystemExit):
+        record = train(run, task)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
         print(f"stopped; nothing is lost: redense train {recipe.name} --resume {run.path}", file=sys.stderr)
         return 130
     if record:
@@ -184,15 +186,26 @@ def _parser(program: str, description: str) -> Any:
 
 
 def _parse(parser: Any, arguments: list[str]) -> Namespace:
+    """Flags are written with hyphens; jsonargparse names them as their Python arguments."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(_hyphens(re.sub(r", --\w+\+ [A-Z_]+", "", parser.format_help())), end="")
+        raise SystemExit(0)
     try:
-        return parser.parse_args(arguments)
+        return parser.parse_args(
+            [re.sub(r"^--[\w-]+", lambda m: "--" + m[0][2:].replace("-", "_"), a) for a in arguments]
+        )
     except ArgumentError as error:
-        message = _one_line(error)
-        flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+        message = _hyphens(re.sub(r'Parser key "(\w+)"', r"--\1", _one_line(error)))
+        message = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", message)
+        flags = {_hyphens(flag) for action in parser._actions for flag in action.option_strings}
         for wrong in re.findall(r"--[\w-]+", message) if "nrecognized" in message else []:
-            near = difflib.get_close_matches(wrong, flags, n=2, cutoff=0.5)
+            near = difflib.get_close_matches(wrong, (flag for flag in flags if "+" not in flag), n=2, cutoff=0.5)
             message = f"there is no flag {wrong}" + (f"; did you mean {' or '.join(near)}?" if near else "")
         raise ValueError(f"{message} ({parser.prog} --help lists all)") from error
+
+
+def _hyphens(text: str) -> str:
+    return re.sub(r"--\w+", lambda match: "--" + match[0][2:].replace("_", "-"), text)
 
 
 def _build(kind: type, asked: Namespace) -> Any:

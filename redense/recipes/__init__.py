@@ -1,8 +1,11 @@
 """Training recipes: each a folder with its data, its models and its task; what they share stands beside them.
 
-A task is a LightningModule that also has ``model`` (the network, exported), ``metric``, ``higher_is_better`` and ``unit``
-(of its main score), ``scores()`` (the validation scores since the last call), ``fingerprint()`` (of its data),
-``config()`` (what rebuilds the network) and data loaders that give the same batches for the same seed and epoch.
+A task is a LightningModule that also has ``model`` (the network, exported), ``metric``, ``higher_is_better`` and
+``unit`` (of its main score), ``scores()`` (the validation scores since the last call), ``fingerprint()`` (of its data),
+``config()`` (what rebuilds the network) and data loaders that give the same batches for the same seed and epoch:
+``train_dataloader()`` has ``set_epoch(epoch)`` and a length, ``test_dataloader()`` has length 0 where there is no test
+split. A task may also have ``phase_ended(phase, folder)``, called with the run folder when a phase's last epoch is
+validated, to keep examples of what the network says by then.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from typing import Any
 from safetensors.torch import save_file
 
 from redense.plan import Plan
-from redense.recipes import RECIPES
 from redense.recipes.checkpoints import read, write_text, write_whole
 from redense.recipes.folder import RunFolder
+from redense.recipes.training import build_task
 
 
 def export(run_path: Path, folder: Path) -> list[Path]:
@@ -32,8 +32,7 @@ def export(run_path: Path, folder: Path) -> list[Path]:
     weights = {
         name.removeprefix("model."): tensor.contiguous() for name, tensor in state.items() if name.startswith("model.")
     }
-    task_class, options_class = RECIPES[record["recipe"]].load()
-    config = task_class(options_class(**record["options"]), record["seed"]).config()
+    config = build_task(run.config).config()
     files = [folder / "model.safetensors", folder / "config.json", folder / "README.md"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,12 +53,13 @@ def model_card(record: dict[str, Any], plan: Plan) -> str:
         for p in record["phases"]
     )
     test = ", ".join(f"{name} {value:.2f}" for name, value in record["test"].items()) or "no test split"
+    network = record["options"].get("model", record["recipe"])
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return f"""---
 library_name: pytorch
 tags: [dense-sparse-dense, redense]
 ---
-# {record["options"].get("model", record["recipe"])} on {data["name"]}, trained {", ".join(phase.name for phase in plan)}
+# {network} on {data["name"]}, trained {", ".join(phase.name for phase in plan)}
 
 A dense network: no mask, no wrapper, the architecture's ordinary keys. It was trained by
 [Dense-Sparse-Dense training](https://arxiv.org/abs/1607.04381) with redense.

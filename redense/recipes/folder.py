@@ -41,7 +41,9 @@ class RunFolder:
             write_text(path / "plan.txt", plan + "\n")
             write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
         except OSError as error:
-            raise OSError(error.errno, f"cannot write a run folder at {path}: {error.strerror}; choose another --out")
+            raise OSError(
+                error.errno, f"cannot write a run folder at {path}: {error.strerror}; choose another --out"
+            ) from error
         return cls(path)
 
     @property

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -68,10 +69,10 @@ class Progress(Callback):
 
 def print_result(record: dict[str, Any], console: Console | None = None) -> None:
     """The run as a table, a row a phase, then the released weights and the test scores."""
-    console = console or Console()
+    console = console or Console(width=max(Console().width, 110), soft_wrap=True)
     metric = record["metric"]["name"]
     scores = [name for name in record["phases"][0]["valid"] if name != "loss"]
-    table = Table("phase", title=f"{record['recipe']}, {record['data']['name']}, seed {record['seed']}")
+    table = Table("phase", box=SIMPLE, title=f"{record['recipe']}, {record['data']['name']}, seed {record['seed']}")
     for title in (
         "epochs",
         "rate",

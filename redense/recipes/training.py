@@ -25,21 +25,26 @@ from redense.recipes.checkpoints import WholeCheckpointIO, read, write_text
 from redense.recipes.folder import RunFolder
 from redense.recipes.pictures import draw_curves, draw_histograms
 from redense.recipes.progress import Progress
-from redense.recipes.record import environment, growth, masks_of, weights_sha256
+from redense.recipes.record import environment, growth, weights_sha256
 
 
-def train(run: RunFolder, *, quiet: bool = False) -> dict[str, Any]:
-    """Train what ``run``'s config asks for, or go on where it stopped, and return its record.
+def build_task(config: dict[str, Any]) -> Any:
+    """The task of a run's config, its data read and its network built; mistakes in either are told here."""
+    task_class, options_class = RECIPES[config["recipe"]].load()
+    task = task_class(options_class(**config["options"]), config["seed"])
+    prunable(task, *_patterns(config))
+    return task
+
+
+def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
+    """Train ``task`` through ``run``'s plan, or go on where that stopped, and return the run's record.
 
     Every epoch's order, augmentation and dropout are drawn from (seed, epoch) alone, so a run that was stopped at any
     moment ends with the same bits as one that was not.
     """
     config = run.config
     plan = Plan.from_records(config["plan"])
-    task_class, options_class = RECIPES[config["recipe"]].load()
-    task = task_class(options_class(**config["options"]), config["seed"])
-    include, exclude = ([f"model.{pattern}" for pattern in config[key]] for key in ("include", "exclude"))
-    prunable(task, include or None, exclude or None)  # a pattern that matches nothing is told before any training
+    include, exclude = _patterns(config)
     found = run.newest()
     history = _History(run, plan, config["seed"])
     trainer = _trainer(config, plan, [DSDCallback(plan, include=include, exclude=exclude), history], quiet)
@@ -116,6 +121,8 @@ class _History(Callback):
             return
         if epoch + 1 in (*self._plan.starts[1:], len(self._plan)):
             self._run.mark_phase(epoch + 1, phase.name)
+            if hasattr(pl_module, "phase_ended"):
+                pl_module.phase_ended(phase.name, self._run.path)
         self._run.keep_last(2)
         write_text(self._run.path / "metrics.csv", _as_csv(self.rows))
         for name, value in row.items():
@@ -132,6 +139,11 @@ class _History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
         self.seconds, self.examples = state_dict["seconds"], state_dict["examples"]
+
+
+def _patterns(config: dict[str, Any]) -> tuple[list[str], list[str]]:
+    include, exclude = ([f"model.{pattern}" for pattern in config[key]] for key in ("include", "exclude"))
+    return include, exclude
 
 
 def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback], quiet: bool) -> Trainer:
@@ -224,6 +236,3 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-__all__ = ["masks_of", "train"]

@@ -1,10 +1,11 @@
-"""Networks for the image recipe: a small default, the paper's CIFAR ResNets, and every torchvision classifier by name."""
+"""Networks for the image recipe: a small default, CIFAR ResNets, and every torchvision classifier by name."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torchvision import models as zoo
 
 
 class SmallNet(nn.Module):
-    """Three convolutions with batch-norm and two linear layers: 225 k weights at 28 px, 91 % on Fashion-MNIST in minutes.
+    """Three convolutions with batch-norm and two linear layers: 225 k weights at 28 px, 91 % on Fashion-MNIST.
 
     Maps images (B, C, H, W), H and W at least 4, to logits (B, classes).
     """
@@ -44,7 +45,7 @@ class CifarResNet(nn.Module):
             raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, got depth {depth}; 20 and 56 are usual")
         widths = [16] + [width for width in (16, 32, 64) for _ in range((depth - 2) // 6)]
         self.stem = nn.Sequential(*_conv(channels, 16))
-        self.blocks = nn.Sequential(*(_Block(i, o) for i, o in zip(widths, widths[1:], strict=False)))
+        self.blocks = nn.Sequential(*(_Block(i, o) for i, o in pairwise(widths)))
         self.classifier = nn.Linear(64, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
