@@ -7,7 +7,8 @@ weight at zero by themselves; for the others, such as Muon, the weight is zeroed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,9 +20,7 @@ from .masks import MaskFunction, build_masks
 from .plan import check_sparsity
 from .prunable import Patterns, prunable
 from .selection import shard_of
-from .state import ELEMENTWISE, forget_history, hold_state, release_state
-
-Optimizers = Optimizer | Iterable[Optimizer]
+from .state import ELEMENTWISE, Optimizers, forget_history, hold_state, release_state, trainers_of, unwrap
 
 _CHUNK = 1 << 18  # four-byte elements: half of a common 2 MB cache
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -61,11 +60,15 @@ def sparse(
 class Constraint:
     """Some weights of a live model held at zero, from construction to `release`.
 
+    What anything but the optimizer writes to a held weight or its gradient is zeroed at the next step. Only a write in
+    place through ``.data`` or numpy escapes, since autograd's version counter does not see it.
+
     Args:
         masks: a bool tensor a parameter name, True = kept, of the parameter's shape.
 
     Raises:
         KeyError: a name is no parameter of the model.
+        TypeError: a mask is no bool tensor of its weight's shape.
         ValueError: a weight is in no param group of the optimizer, or is already held by another constraint.
     """
 
@@ -73,22 +76,25 @@ class Constraint:
         self.masks = dict(masks)
         self._optimizers = unwrap(optimizer)
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        trained = {id(p): opt for opt in self._optimizers for group in opt.param_groups for p in group["params"]}
+        if unknown := [name for name in self.masks if name not in parameters]:
+            raise KeyError(f"the model has no parameter {unknown[0]!r}; masks are keyed by names of named_parameters()")
+        trainers = trainers_of({name: parameters[name] for name in self.masks}, self._optimizers)
         self._held: list[_Held] = []
         buffers: dict[torch.dtype, Tensor] = {}
         for name, mask in self.masks.items():
-            if name not in parameters:
-                raise KeyError(f"the model has no parameter {name!r}; masks are keyed by names of named_parameters()")
             weight = parameters[name]
-            if id(weight) not in trained:
-                raise ValueError(
-                    f"{name} is in no param group of the optimizer, so it could not grow back after release; "
-                    f"add it to the optimizer or pass exclude={name!r}"
+            if mask.dtype != torch.bool or mask.shape != weight.shape:
+                raise TypeError(
+                    f"{name}: a mask must be a bool tensor of the weight's shape {tuple(weight.shape)}, "
+                    f"got {mask.dtype} {tuple(mask.shape)}"
                 )
             hooks = getattr(weight, "_post_accumulate_grad_hooks", None) or {}
             if any(isinstance(hook, _Held) for hook in hooks.values()):
                 raise ValueError(f"{name} is already held by another constraint; release that one first")
-            self._held.append(_Held(weight, mask, trained[id(weight)], buffers))
+            if any(held.weight is weight for held in self._held):
+                raise ValueError(f"{name} is tied to another weight of these masks; give one mask for both")
+            self._held.append(_Held(weight, mask, trainers[name], buffers))
+        self._loaded: set[Optimizer] = set()
         self._handles: list[Any] = []
         for held in self._held:
             held.hold()
@@ -97,13 +103,15 @@ class Constraint:
             forget_history(opt, {id(held.weight): held.mask for held in self._held})
             self._handles.append(opt.register_step_pre_hook(self._before_step))
             self._handles.append(opt.register_step_post_hook(self._after_step))
+            self._handles.append(opt.register_load_state_dict_post_hook(self._after_load))
 
     def release(self) -> None:
         """Let the weights go: exactly zero, without momentum, and with no hook left. Twice is the same as once."""
         self.detach()
         for held in self._held:
             held.zero_weight()
-            release_state(held.optimizer, held.weight, held.mask)
+            for opt in held.optimizers:
+                release_state(opt, held.weight, held.mask)
         self._held = []
 
     def detach(self) -> None:
@@ -113,15 +121,19 @@ class Constraint:
         self._handles = []
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        loaded = optimizer in self._loaded
+        self._loaded.discard(optimizer)
         for held in self._held:
-            if held.optimizer is optimizer:
+            if optimizer in held.optimizers:
+                if loaded:  # perhaps in another phase, where held weights had momentum
+                    hold_state(optimizer, held.weight, held.mask)
                 held.zero_written_weight()
                 held.zero_changed_gradient()
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         exact = type(optimizer) in ELEMENTWISE
         for held in self._held:
-            if held.optimizer is optimizer:
+            if optimizer in held.optimizers:
                 if held.zero_changed_gradient():  # written inside the step, by a closure
                     hold_state(optimizer, held.weight, held.mask)
                     held.zero_weight()
@@ -129,16 +141,21 @@ class Constraint:
                     held.zero_weight()
                 held.trust()
 
+    def _after_load(self, optimizer: Optimizer) -> None:
+        self._loaded.add(optimizer)
+
 
 class _Held:
     """One weight and its mask; called as the weight's gradient hook."""
 
-    def __init__(self, weight: Tensor, mask: Tensor, optimizer: Optimizer, buffers: dict[torch.dtype, Tensor]) -> None:
-        self.weight, self.mask, self.optimizer = weight, mask, optimizer
+    def __init__(
+        self, weight: Tensor, mask: Tensor, optimizers: list[Optimizer], buffers: dict[torch.dtype, Tensor]
+    ) -> None:
+        self.weight, self.mask, self.optimizers = weight, mask, optimizers
         self._kept = shard_of(mask)[0]
         self._buffers = buffers
-        self._masked: tuple[int, int] | None = None
-        self._version = -1
+        self._masked: tuple[weakref.ref[Tensor], int] | None = None
+        self._seen = (-1, 0)
 
     def __call__(self, weight: Tensor) -> None:
         gradient = weight.grad
@@ -147,11 +164,12 @@ class _Held:
         if gradient.is_sparse:
             raise NotImplementedError("a held weight got a sparse gradient; build its layer with sparse=False")
         self._zero(gradient)
-        self._masked = (id(gradient), gradient._version)
+        self._masked = (weakref.ref(gradient), gradient._version)
 
     def hold(self) -> None:
         self.zero_weight()
-        hold_state(self.optimizer, self.weight, self.mask)
+        for optimizer in self.optimizers:
+            hold_state(optimizer, self.weight, self.mask)
         self(self.weight)
         self.trust()
 
@@ -160,21 +178,23 @@ class _Held:
 
     def zero_written_weight(self) -> None:
         """Zero the weight if anything but the optimizer has written to it: a checkpoint, an average, a clamp."""
-        if self.weight._version != self._version:
+        if (self.weight._version, self.weight.data_ptr()) != self._seen:
             self.zero_weight()
 
     def zero_changed_gradient(self) -> bool:
         """Zero the gradient if it was set or written to since the hook saw it (clipped, averaged, noised)."""
         gradient = self.weight.grad
-        if gradient is None or (id(gradient), gradient._version) == self._masked:
+        if gradient is None:
+            return False
+        if self._masked is not None and self._masked[0]() is gradient and self._masked[1] == gradient._version:
             return False
         self(self.weight)
         return True
 
     def trust(self) -> None:
-        self._version = self.weight._version
+        self._seen = (self.weight._version, self.weight.data_ptr())
         gradient = self.weight.grad
-        self._masked = None if gradient is None else (id(gradient), gradient._version)
+        self._masked = None if gradient is None else (weakref.ref(gradient), gradient._version)
 
     def _zero(self, tensor: Tensor) -> None:
         zero_pruned_(shard_of(tensor)[0], self._kept, self._buffers)
@@ -214,18 +234,3 @@ def _in_memory_order(tensor: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | No
         return None
     size = (tensor.numel(),)  # channels_last
     return tensor.as_strided(size, (1,)), mask.as_strided(size, (1,))
-
-
-def unwrap(optimizer: Optimizers) -> list[Optimizer]:
-    """The torch optimizers inside: of a list, and of wrappers such as Accelerate's, whose own have no hooks."""
-    listed = [optimizer] if isinstance(optimizer, Optimizer) or not isinstance(optimizer, Iterable) else list(optimizer)
-    found = []
-    for opt in listed:
-        while isinstance(inner := getattr(opt, "optimizer", None), Optimizer):
-            opt = inner
-        if not isinstance(opt, Optimizer):
-            raise TypeError(f"optimizer must be a torch.optim.Optimizer or several, got {type(opt).__name__}")
-        found.append(opt)
-    if not found:
-        raise ValueError("optimizer must be one or more torch optimizers, got an empty list")
-    return found

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import partial
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -51,15 +52,19 @@ class Phase:
         if self.length < 1:
             raise ValueError(f"phase {self.name!r} would never run: length must be at least 1, got {self.length}")
         check_sparsity(self.sparsity, of=f"phase {self.name!r}: ")
+        if isinstance(self.lr, bool) or not isinstance(self.lr, (int, float)):
+            raise TypeError(f"phase {self.name!r}: lr must be a number above 0, got {self.lr!r}; 0.1 is a tenth")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"phase {self.name!r}: lr must be a finite factor above 0, got {self.lr}; 0.1 is a tenth")
         if self.decay not in DECAYS:
             raise ValueError(f"phase {self.name!r}: decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
+        if not isinstance(self.mask, str) and not callable(self.mask):
+            raise TypeError(f"phase {self.name!r}: mask must be a name or a function, got {self.mask!r}")
 
     @property
     def mask_name(self) -> str:
-        """The mask's name as tables and records print it."""
-        return self.mask if isinstance(self.mask, str) else getattr(self.mask, "__name__", repr(self.mask))
+        """The mask's name as tables and records print it, the same in every process."""
+        return self.mask if isinstance(self.mask, str) else _function_name(self.mask)
 
 
 @dataclass(frozen=True)
@@ -109,14 +114,14 @@ class Plan:
 
         A step may be a fraction (2.5 epochs). From the plan's end on, the last whole step's rate stays.
         """
-        step = min(step, len(self) - 1)
+        step = len(self) - 1 if step >= len(self) else step
         index = self.index(step)
         phase = self.phases[index]
         return phase.lr * DECAYS[phase.decay]((step - self.starts[index]) / phase.length)
 
     def to_records(self) -> list[dict[str, Any]]:
         """The plan as a list of plain dictionaries, one a phase, for JSON, TOML and YAML."""
-        return [asdict(phase) | {"mask": phase.mask_name} for phase in self.phases]
+        return [vars(phase) | {"mask": phase.mask_name} for phase in self.phases]
 
     @classmethod
     def from_records(cls, records: Sequence[Mapping[str, Any]]) -> Plan:
@@ -223,6 +228,14 @@ def check_sparsity(sparsity: float, of: str = "") -> float:
     if not 0 <= sparsity < 1:
         raise ValueError(f"{of}sparsity must lie in [0, 1), got {sparsity}; 0.3 removes 30 % of the weights")
     return sparsity
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    if isinstance(function, partial):
+        given = [repr(value) for value in function.args]
+        given += [f"{key}={value!r}" for key, value in function.keywords.items()]
+        return f"{_function_name(function.func)}({', '.join(given)})"
+    return getattr(function, "__name__", type(function).__name__)  # a repr would hold an address
 
 
 def _per_pass(name: str, value: T | Sequence[T], passes: int) -> tuple[T, ...]:

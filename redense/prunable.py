@@ -7,10 +7,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrize import ParametrizationList
 
 Patterns = str | Sequence[str]
 
@@ -34,7 +36,8 @@ def prunable(
         exclude: patterns that are left out after that.
 
     Raises:
-        ValueError: a pattern matches no such weight, or none is left.
+        ValueError: a pattern matches no such weight, or none is left; a layer's weight is computed from the parameters
+            that are there (weight_norm), so that zeros in them would not be zeros of the weight.
 
     >>> list(prunable(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))))
     ['0.weight', '2.weight']
@@ -53,6 +56,12 @@ def prunable(
         if (any(fnmatchcase(name, pattern) for pattern in included) if included else default)
         and not any(fnmatchcase(name, pattern) for pattern in excluded)
     }
+    if not included and (parts := [name for name in chosen if _is_part(model, name)]):
+        layer = [name for name in parts if name.rpartition(".")[0] == parts[0].rpartition(".")[0]]
+        raise ValueError(
+            f"{parts[0]} is not a weight but a part that one is computed from (weight_norm, spectral_norm or "
+            f"torch.nn.utils.prune); undo that first, pass exclude={layer}, or name the parts to hold with include"
+        )
     if not chosen:
         raise ValueError(
             f"no prunable weight in {type(model).__name__}: it needs a trainable weight of a convolution (after the "
@@ -66,8 +75,11 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Parameter, boo
     first_convolution = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
     owners: dict[int, list[tuple[str, nn.Module, nn.Parameter]]] = {}
     for prefix, module in model.named_modules():
+        owner = module
+        if isinstance(module, ParametrizationList):  # "fc.parametrizations.weight" belongs to "fc"
+            owner = model.get_submodule(prefix.partition("parametrizations.")[0].rstrip("."))
         for name, parameter in module.named_parameters(prefix, recurse=False):
-            owners.setdefault(id(parameter), []).append((name, module, parameter))
+            owners.setdefault(id(parameter), []).append((name, owner, parameter))
     for owned in owners.values():
         name, _, weight = owned[0]
         if isinstance(weight, UninitializedParameter):
@@ -75,14 +87,20 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Parameter, boo
         modules = [module for _, module, _ in owned]
         embedding = next((name for name, module, _ in owned if isinstance(module, _EMBEDDINGS)), None)
         if embedding is not None:
-            if len(owned) > 1:
-                tied = next((name for name, module, _ in owned if not isinstance(module, _EMBEDDINGS)), owned[1][0])
+            if tied := next((name for name, module, _ in owned if not isinstance(module, _EMBEDDINGS)), None):
                 warnings.warn(f"{tied} is tied to the embedding {embedding}: it is not pruned", stacklevel=3)
-        elif weight.ndim >= 2 and weight.requires_grad and not isinstance(modules[0], _NORMS):
+        elif weight.ndim >= 2 and weight.requires_grad and not any(isinstance(module, _NORMS) for module in modules):
             leaf = name.rpartition(".")[2]
             if "bias" not in leaf:
-                default = isinstance(modules[0], _MATRICES) and first_convolution not in modules
+                default = any(isinstance(module, _MATRICES) for module in modules) and first_convolution not in modules
                 yield name, (weight, default)
+
+
+def _is_part(model: nn.Module, name: str) -> bool:
+    prefix, _, leaf = name.rpartition(".")
+    module, (whole, _, part) = model.get_submodule(prefix), leaf.rpartition("_")
+    old_style = part in ("g", "v", "orig") and isinstance(getattr(module, whole, None), torch.Tensor)
+    return isinstance(module, ParametrizationList) or old_style
 
 
 def _patterns(patterns: Patterns | None) -> tuple[str, ...]:
@@ -90,7 +108,12 @@ def _patterns(patterns: Patterns | None) -> tuple[str, ...]:
 
 
 def _hint(pattern: str, model: nn.Module, candidates: dict[str, tuple[nn.Parameter, bool]]) -> str:
-    if left_out := [name for name, _ in model.named_parameters() if fnmatchcase(name, pattern)]:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    left_out = [name for name in parameters if fnmatchcase(name, pattern)]
+    if left_out:
+        same = next((name for name, (weight, _) in candidates.items() if weight is parameters[left_out[0]]), None)
+        if same is not None:
+            return f"{left_out[0]} is tied to {same}: use that name"
         return f"{left_out[0]} is a bias, a normalisation, an embedding, frozen, or has one dimension: never pruned"
     near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.3) or list(candidates)[:3]
     return f"near names: {', '.join(near)}" if near else "the model has none"

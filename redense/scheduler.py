@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from .constraint import Constraint, Optimizers
+from .constraint import Constraint
 from .masks import build_masks, pack, unpack
 from .plan import Phase, Plan
 from .prunable import Patterns, prunable
+from .selection import shard_of
+from .state import Optimizers, moments, trainers_of, unwrap
 
 
 class PhaseScheduler:
@@ -48,7 +50,12 @@ class PhaseScheduler:
         """What is held now; None in a dense phase and after the plan."""
         self._model, self._optimizer = model, optimizer
         self._weights = prunable(model, include, exclude)
+        self._trainers = trainers_of(self._weights, unwrap(optimizer))
+        for phase in plan:
+            build_masks({}, phase.sparsity, phase.mask)  # a misspelt mask is an error now, not after the dense phase
+        self._overwritten: list[tuple[Tensor, Tensor, Tensor, int]] = []
         self._witness = next(iter(self._weights.values()))
+        self._born: int | None = None
         self._enter()
         self._born = self._witness._version
 
@@ -70,12 +77,15 @@ class PhaseScheduler:
 
     def seek(self, step: int) -> None:
         """Go to ``step`` of the plan, 0 to len(plan). Inside the present phase nothing is released or chosen anew."""
+        if not isinstance(step, int):
+            raise TypeError(f"step must be a whole number, got {step!r}")
         if not 0 <= step <= len(self.plan):
             raise ValueError(f"step must lie in 0 to {len(self.plan)}, the plan's length, got {step}")
         if step == self.position:
             return
         before, finished = self.phase, self.finished
         self.position = step
+        self._overwritten = []
         if self.phase is not before or self.finished != finished:
             self._leave()
             self._enter()
@@ -85,7 +95,12 @@ class PhaseScheduler:
         self._leave()
         if not self.finished:
             warnings.warn(self._unfinished(), stacklevel=2)
-        self._born = self._witness._version
+        self._born = None
+
+    def detach(self) -> None:
+        """Remove the hooks and nothing else: what a run does that stops here, to go on from its checkpoint."""
+        self._leave(release=False)
+        self._born = None
 
     def state_dict(self) -> dict[str, Any]:
         """Where the plan stands and what is held, one bit a weight; safe for ``torch.load(weights_only=True)``."""
@@ -96,26 +111,50 @@ class PhaseScheduler:
         """Go on where `state_dict` was taken; load the model's and the optimizer's own state as well, in any order.
 
         Raises:
-            ValueError: the state was saved under another plan, or holds weights that this model has not got.
+            ValueError: the state was saved under another plan or after `close`, or is of another model.
         """
         if state["plan"] != self.plan.to_records():
-            saved = Plan.from_records([{**record, "mask": "magnitude"} for record in state["plan"]])
+            saved = Plan.from_records(state["plan"])
             raise ValueError(f"the state was saved under another plan:\n{saved}\nthis scheduler walks:\n{self.plan}")
-        packed = state["masks"]
-        if missing := [name for name in packed if name not in self._weights]:
+        packed, position = state["masks"], state["position"]
+        if position < len(self.plan) and self.plan.at(position).sparsity and not packed:
             raise ValueError(
-                f"the state holds {missing[0]!r}, which is no prunable weight of this model; same include?"
+                f"the state stands at step {position}, in phase {self.plan.at(position).name!r}, but holds no masks; "
+                f"save state_dict() before close()"
             )
+        for name, bits in packed.items():
+            if name not in self._weights:
+                raise ValueError(f"the state holds {name!r}, which is no prunable weight of this model; same include?")
+            if bits.numel() != -(-shard_of(self._weights[name])[0].numel() // 8):
+                shape = tuple(self._weights[name].shape)
+                raise ValueError(f"the state's mask of {name!r} does not fit its shape {shape}; same model and ranks?")
         self._leave(release=False)
-        self.position = state["position"]
+        for tensor, pruned, values, version in self._overwritten:
+            if tensor._version == version:  # not loaded since, so it was before this scheduler was built
+                tensor[pruned] = values
+        self._overwritten = []
+        self.position = position
         if packed:
             masks = {name: unpack(bits, self._weights[name]) for name, bits in packed.items()}
             self.held = Constraint(self._model, self._optimizer, masks)
+        self._born = self._witness._version
 
     def _enter(self) -> None:
         if self.phase.sparsity and not self.finished:
             masks = build_masks(self._weights, self.phase.sparsity, self.phase.mask)
+            values = self._values_under(masks) if self.position == 0 else []
             self.held = Constraint(self._model, self._optimizer, masks)
+            self._overwritten = [(tensor, pruned, kept, tensor._version) for tensor, pruned, kept in values]
+
+    def _values_under(self, masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What holding ``masks`` will overwrite, weights and moments: (tensor, where, values)."""
+        found = []
+        for name, mask in masks.items():
+            weight, pruned = self._weights[name], ~shard_of(mask)[0]
+            for tensor in (weight, *(moment for opt in self._trainers[name] for moment in moments(opt, weight))):
+                local = shard_of(tensor)[0]
+                found.append((local, pruned, local[pruned]))
+        return found
 
     def _leave(self, release: bool = True) -> None:
         if self.held is not None:
@@ -134,5 +173,6 @@ class PhaseScheduler:
 
     def __del__(self) -> None:
         # never stepped, though the weights have moved: the caller forgot, and nothing of the plan happened
-        if getattr(self, "_witness", None) is not None and self.position == 0 and self._witness._version != self._born:
+        born = getattr(self, "_born", None)
+        if born is not None and self.position == 0 and self._witness._version != born:
             warnings.warn(self._unfinished(), stacklevel=1)

@@ -1,4 +1,4 @@
-"""What happens to an optimizer's state where weights are held and released.
+"""The optimizers of a held weight, and what happens to their state when it is held and released.
 
 Optimizers keep two kinds of element-wise state. *Moments* (momentum, the mean gradient) move a weight even without a
 gradient, so they are zero wherever a weight is held. *Scales* (the mean squared gradient) divide the step: a scale that
@@ -8,7 +8,7 @@ at release it becomes the largest of the tensor's survivors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from torch import distributed as dist
 from torch.optim import LBFGS, Optimizer
 
 from .selection import shard_of
+
+Optimizers = Optimizer | Iterable[Optimizer]
 
 _MOMENTS = {"momentum_buffer", "exp_avg", "grad_avg", "prev", "ax"}
 _SCALES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg"}
@@ -28,11 +30,46 @@ ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(getattr(torch.optim, name) f
 """Optimizers that leave a zero weight with zero gradients and zero moments exactly at zero, each tested for it."""
 
 
+def unwrap(optimizer: Optimizers) -> list[Optimizer]:
+    """The torch optimizers inside: of a list, and of wrappers such as Accelerate's, whose own have no hooks."""
+    listed = [optimizer] if isinstance(optimizer, Optimizer) or not isinstance(optimizer, Iterable) else list(optimizer)
+    found = []
+    for opt in listed:
+        while isinstance(inner := getattr(opt, "optimizer", None), Optimizer):
+            opt = inner
+        if not isinstance(opt, Optimizer):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer or several, got {type(opt).__name__}")
+        found.append(opt)
+    if not found:
+        raise ValueError("optimizer must be one or more torch optimizers, got an empty list")
+    return found
+
+
+def trainers_of(weights: Mapping[str, Tensor], optimizers: Iterable[Optimizer]) -> dict[str, list[Optimizer]]:
+    """The optimizers that each weight is in; a weight in none is a ValueError."""
+    trainers: dict[int, list[Optimizer]] = {}
+    for opt in optimizers:
+        for group in opt.param_groups:
+            for weight in group["params"]:
+                trainers.setdefault(id(weight), []).append(opt)
+    for name, weight in weights.items():
+        if id(weight) not in trainers:
+            raise ValueError(
+                f"{name} is in no param group of the optimizer, so it could not grow back after release; "
+                f"add it to the optimizer or pass exclude={name!r}"
+            )
+    return {name: trainers[id(weight)] for name, weight in weights.items()}
+
+
+def moments(optimizer: Optimizer, weight: Tensor) -> list[Tensor]:
+    """The state that moves ``weight`` by itself."""
+    return [value for name, value in _elementwise(optimizer, weight) if _is_moment(name, value)]
+
+
 def hold_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
     """Zero the moments of ``weight`` where ``mask`` is False."""
-    for name, value in _elementwise(optimizer, weight):
-        if _is_moment(name, value):
-            _fill(value, mask, 0.0)
+    for moment in moments(optimizer, weight):
+        _fill(moment, mask, 0.0)
 
 
 def release_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:

@@ -325,6 +325,7 @@ def test_sparse_adam_is_refused_by_a_clear_error():
 
 def test_without_the_gradient_mask_momentum_leaks(monkeypatch):
     monkeypatch.setattr(constraint_module._Held, "__call__", lambda self, weight: None)
+    monkeypatch.setattr(constraint_module._Held, "zero_changed_gradient", lambda self: False)
     model, optimizer = build("SGD-momentum")
     with redense.sparse(model, optimizer, 0.5) as held, pytest.raises(AssertionError, match="left zero"):
         plain(model, optimizer, check=lambda: assert_zero(held, model))

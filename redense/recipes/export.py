@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from redense.plan import Plan
-from redense.recipes.checkpoints import read, write_text, write_whole
+from redense.recipes.checkpoints import write_text, write_whole
 from redense.recipes.folder import RunFolder
 from redense.recipes.training import build_task
 
@@ -28,17 +27,13 @@ def export(run_path: Path, folder: Path) -> list[Path]:
         )
     record = json.loads(run.record.read_text("utf-8"))
     plan = Plan.from_records(record["plan"])
-    state = read(run.phase_file(plan.phases[-1].name))["state_dict"]
-    weights = {
-        name.removeprefix("model."): tensor.contiguous() for name, tensor in state.items() if name.startswith("model.")
-    }
     config = build_task(run.config).config()
     files = [folder / "model.safetensors", folder / "config.json", folder / "README.md"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(error.errno, f"cannot write to {folder}: {error.strerror}") from error
-    write_whole(files[0], lambda partial: save_file(weights, partial, metadata={"format": "pt"}))
+    write_whole(files[0], lambda partial: shutil.copyfile(run.model, partial))
     write_text(files[1], json.dumps({"recipe": record["recipe"], **config}, indent=2) + "\n")
     write_text(files[2], model_card(record, plan))
     return files

@@ -4,7 +4,8 @@ config.json       what was asked for: recipe, method, seed, options, plan
 plan.txt          the plan as a table
 metrics.csv       one row an epoch; tensorboard/ the same for TensorBoard
 checkpoints/      epoch-0003.ckpt (the last two) and one for each finished phase, dense.ckpt
-record.json       the result, written at the end; curves.png and histograms.png; histograms.json for the report
+model.safetensors the final network under the architecture's ordinary keys
+record.json       the result, written last; curves.png, histograms.png; histograms.json for the report
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class RunFolder:
     def record(self) -> Path:
         """The result's file, there once the run is done."""
         return self.path / "record.json"
+
+    @property
+    def model(self) -> Path:
+        """The final network's weights under the architecture's ordinary keys."""
+        return self.path / "model.safetensors"
 
     def epoch_file(self, epoch: int) -> Path:
         """The checkpoint after ``epoch`` epochs."""

@@ -17,8 +17,8 @@ from redense.plan import Plan
 class Progress(Callback):
     """One bar over the whole plan: phase, loss, score, time left; without a terminal, one line an epoch."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, history: Any) -> None:
+        self._plan, self._history = plan, history
         self._bar: Any = None
         self._score = ""
 
@@ -44,7 +44,7 @@ class Progress(Callback):
                 self._bar.set_postfix_str(f"loss {float(outputs['loss']):.3f}{self._score}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        row = trainer.callbacks[1].rows[-1]  # type: ignore[attr-defined]
+        row = self._history.rows[-1]
         name = pl_module.metric
         self._score = f", valid {name} {row[f'valid_{name}']:.2f}"
         if self._bar is None and trainer.is_global_zero:

@@ -10,18 +10,19 @@ import os
 import time
 import warnings
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import save_model
 from torch.utils.tensorboard import SummaryWriter
 
 from redense.lightning import DSDCallback
 from redense.plan import Plan
 from redense.prunable import prunable
 from redense.recipes import RECIPES
-from redense.recipes.checkpoints import WholeCheckpointIO, read, write_text
+from redense.recipes.averaging import Averaging
+from redense.recipes.checkpoints import WholeCheckpointIO, read, write_text, write_whole
 from redense.recipes.folder import RunFolder
 from redense.recipes.pictures import draw_curves, draw_histograms
 from redense.recipes.progress import Progress
@@ -47,16 +48,21 @@ def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
     include, exclude = _patterns(config)
     found = run.newest()
     history = _History(run, plan, config["seed"])
-    trainer = _trainer(config, plan, [DSDCallback(plan, include=include, exclude=exclude), history], quiet)
-    if found is not None:
-        history.say_where(found[0])
+    averaging = [Averaging(plan, config["average"])] if config.get("average") else []
+    callbacks = [DSDCallback(plan, include=include, exclude=exclude), *averaging, history]
+    trainer = _trainer(config, plan, [*callbacks, *([] if quiet else [Progress(plan, history)])])
+    if found is not None and not quiet:
+        print(f"going on from {found[0]}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         trainer.fit(task, ckpt_path=None if found is None else str(found[0]), weights_only=True)
-        test = _test(trainer, task)
+        for callback in averaging:
+            callback.take_over(task)
+        valid, test = (_evaluate(trainer, task, loader) for loader in (task.val_dataloader(), task.test_dataloader()))
     if not trainer.is_global_zero:
         return {}
-    record = _record(run, plan, task, history, test)
+    write_whole(run.model, lambda partial: save_model(task.model, str(partial)))
+    record = _record(run, plan, task, history) | {"valid": valid, "test": test}
     draw_curves(run.path / "curves.png", history.rows, plan, task.metric, task.unit)
     draw_histograms(run, plan)
     write_text(run.record, json.dumps(record, indent=2) + "\n")
@@ -75,10 +81,6 @@ class _History(Callback):
         self._since = time.perf_counter()
         self._losses: list[torch.Tensor] = []
         self._board: SummaryWriter | None = None
-
-    def say_where(self, checkpoint: Path) -> None:
-        """Tell where a resumed run goes on."""
-        print(f"going on from {checkpoint}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.perf_counter()
@@ -142,11 +144,12 @@ class _History(Callback):
 
 
 def _patterns(config: dict[str, Any]) -> tuple[list[str], list[str]]:
-    include, exclude = ([f"model.{pattern}" for pattern in config[key]] for key in ("include", "exclude"))
+    """Include and exclude as names inside the task, whose network is called ``model``."""
+    include, exclude = ([f"model.{p.removeprefix('model.')}" for p in config[key]] for key in ("include", "exclude"))
     return include, exclude
 
 
-def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback], quiet: bool) -> Trainer:
+def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback]) -> Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
@@ -157,7 +160,7 @@ def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback], quie
         strategy="ddp" if world > 1 or config["devices"] > 1 else "auto",
         precision=config["precision"],
         max_epochs=len(plan),
-        callbacks=[*callbacks, *([] if quiet else [Progress(plan)])],
+        callbacks=callbacks,
         plugins=[WholeCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
@@ -168,17 +171,16 @@ def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback], quie
     )
 
 
-def _test(trainer: Trainer, task: LightningModule) -> dict[str, float]:
-    """Read the test split, once; empty where there is none."""
-    task.trainer = trainer
-    if not len(task.test_dataloader()):
+def _evaluate(trainer: Trainer, task: Any, loader: Any) -> dict[str, float]:
+    """The scores of the final weights on one split, read once; empty where there is none."""
+    if not len(loader):
         return {}
-    trainer.test(task, verbose=False)
-    scores: dict[str, float] = task.scores()  # type: ignore[operator]
+    trainer.test(task, loader, verbose=False)
+    scores: dict[str, float] = task.scores()
     return scores
 
 
-def _record(run: RunFolder, plan: Plan, task: Any, history: _History, test: dict[str, float]) -> dict[str, Any]:
+def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[str, Any]:
     config = run.config
     phases = []
     for phase, start in zip(plan, plan.starts, strict=True):
@@ -200,7 +202,6 @@ def _record(run: RunFolder, plan: Plan, task: Any, history: _History, test: dict
         "seed": config["seed"],
         "plan": plan.to_records(),
         "phases": phases,
-        "test": test,
         "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "unit": task.unit},
         "released": _released(run, plan),
         "data": task.fingerprint(),

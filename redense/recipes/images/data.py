@@ -41,7 +41,14 @@ class ImageData:
         return {"name": self.name, "sizes": sizes, "classes": len(self.classes), "sha256": digest.hexdigest()}
 
 
-def load(name: str, *, size: int | None = None, channels: int | None = None, root: Path | None = None) -> ImageData:
+def load(
+    name: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    root: Path | None = None,
+    most: int | None = None,
+) -> ImageData:
     """Read a data set whole into memory.
 
     Args:
@@ -49,6 +56,7 @@ def load(name: str, *, size: int | None = None, channels: int | None = None, roo
             with ``train/`` and ``val/`` (and perhaps ``test/``) of one folder a class, or a CSV list with the columns
             ``path``, ``label`` and ``split`` (train, val or test).
         size: height and width; shorter side resized, centre cropped. Default: as stored, 64 for folders and lists.
+        most: training images to keep, of a shuffle that is the same for every run.
         channels: 1 or 3; default as stored, 3 for folders and lists.
 
     The last tenth of a seeded shuffle of train (at most 5,000) becomes the validation split where none is given.
@@ -71,14 +79,16 @@ def load(name: str, *, size: int | None = None, channels: int | None = None, roo
         near = difflib.get_close_matches(name, [*datasets.names(), "CIFAR10", "CIFAR100"], n=2, cutoff=0.4)
         raise ValueError(
             f"no data set is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
-            f"it takes {', '.join(datasets.names())}, a torchvision class such as CIFAR10, a folder with train/ and val/, "
-            f"or a .csv list"
+            f"it takes {', '.join(datasets.names())}, a torchvision class such as CIFAR10, a folder with train/ and "
+            f"val/, or a .csv list"
         )
     for kind, split in splits.items():
         _check_labels(f"{name} {kind}", split, len(classes))
     train, valid = splits["train"], splits.get("valid")
     if valid is None:
         train, valid = _hold_out(train)
+    if most is not None:
+        train = _pick(train, _order(len(train))[:most])
     test = splits.get("test", Split(train.images[:0], train.labels[:0]))
     train, valid, test = (_reshape(split, size, channels) for split in (train, valid, test))
     sample = train.images[:: max(len(train) // 10_000, 1)].float().div_(255)
@@ -158,12 +168,18 @@ def _check_labels(title: str, split: Split, classes: int) -> None:
 
 
 def _hold_out(train: Split) -> tuple[Split, Split]:
-    """Split the last tenth, at most 5,000, off a shuffle that is the same for every run."""
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    """Split a tenth, at most 5,000, off a shuffle that is the same for every run."""
     kept = len(train) - max(min(len(train) // 10, 5000), 1)
-    return Split(train.images[order[:kept]], train.labels[order[:kept]]), Split(
-        train.images[order[kept:]], train.labels[order[kept:]]
-    )
+    order = _order(len(train))
+    return _pick(train, order[:kept]), _pick(train, order[kept:])
+
+
+def _order(length: int) -> Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(0))
+
+
+def _pick(split: Split, chosen: Tensor) -> Split:
+    return Split(split.images[chosen], split.labels[chosen])
 
 
 def _reshape(split: Split, size: int | None, channels: int | None) -> Split:

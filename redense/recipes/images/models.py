@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torchvision import models as zoo
 
@@ -97,19 +98,41 @@ def check_name(name: str) -> None:
 
 
 def build(name: str, classes: int, channels: int, size: int) -> nn.Module:
-    """An untrained classifier (B, channels, size, size) -> (B, classes); torchvision's take three channels."""
+    """An untrained classifier (B, channels, size, size) -> (B, classes); torchvision's take three channels.
+
+    Raises:
+        ValueError: no such model, or one that does not take images of this size.
+    """
     check_name(name)
     if name in _OURS:
         return _OURS[name](classes, channels, size)
     if channels != 3:
         raise ValueError(f"torchvision's {name} takes 3 channels, got images with {channels}")
-    settings = {"num_classes": classes}
+    settings: dict[str, object] = {"num_classes": classes}
     if "init_weights" in inspect.signature(zoo.get_model_builder(name)).parameters or name in (
         "googlenet",
         "inception_v3",
     ):
         settings["init_weights"] = True
-    return zoo.get_model(name, weights=None, **settings)
+    if name.startswith("vit_"):
+        settings["image_size"] = size
+    if name.startswith("maxvit"):
+        settings["input_size"] = (size, size)
+    try:
+        model = zoo.get_model(name, weights=None, **settings)
+        _try_on_meta(model, size)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{name} takes no images of {size} px ({reason}); most of torchvision's take --size 224, Inception 299"
+        ) from error
+    return model
+
+
+def _try_on_meta(model: nn.Module, size: int) -> None:
+    """Run it where nothing is computed, so that a network too deep for the images says so before training."""
+    meta = {key: tensor.to("meta") for key, tensor in (*model.named_parameters(), *model.named_buffers())}
+    functional_call(model, meta, (torch.empty(2, 3, size, size, device="meta"),))
 
 
 def logits_and_auxiliary(outputs: Tensor | tuple[Tensor | None, ...]) -> tuple[Tensor, list[Tensor]]:

@@ -26,6 +26,7 @@ class ImageOptions:
             val/ of one folder a class, or CSV list with the columns path, label, split.
         data_root: where torchvision's data sets lie; default redense's cache folder.
         model: small, cifar-resnet20, cifar-resnet56 or any torchvision classifier (resnet18, vgg16, googlenet, ...).
+        train_images: how many images of a seeded shuffle to train on; default all.
         size: pixels a side; default as stored, 64 for folders and lists.
         batch: images an optimizer step, over all devices together.
         lr: learning rate that the phases' factors multiply.
@@ -37,6 +38,7 @@ class ImageOptions:
     data: str = "fashion-mnist"
     data_root: str | None = None
     model: str = "small"
+    train_images: int | None = None
     size: int | None = None
     batch: int = 128
     lr: float = 0.1
@@ -48,7 +50,7 @@ class ImageOptions:
         models.check_name(self.model)
         if self.augment not in AUGMENTATIONS:
             raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}")
-        for name, lowest in (("batch", 1), ("size", 8)):
+        for name, lowest in (("batch", 1), ("size", 8), ("train_images", 1)):
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
@@ -70,7 +72,7 @@ class ImageTask(LightningModule):
         self.options, self.seed = options, seed
         channels = None if options.model in ("small", "cifar-resnet20", "cifar-resnet56") else 3
         root = None if options.data_root is None else options.data_root
-        self.data = load(options.data, size=options.size, channels=channels, root=root)
+        self.data = load(options.data, size=options.size, channels=channels, root=root, most=options.train_images)
         _, planes, _, size = self.data.train.images.shape
         torch.manual_seed(seed)
         self.model: nn.Module = models.build(options.model, len(self.data.classes), planes, size)

@@ -1,0 +1,32 @@
+# One word for each job. CI calls check and test, and nothing else.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: setup demo test check bench
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "redense needs Python 3.11 or newer with venv: make setup PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# waiting threads sleep instead of spinning: two threads on two busy cores are else many times slower than one
+demo: setup
+	@run=1; while [ -e runs/demo-$$run ]; do run=$$((run + 1)); done; \
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/redense train images --out runs/demo-$$run && \
+	echo "pictures: runs/demo-$$run/curves.png (phases) and runs/demo-$$run/histograms.png (one layer's weights, five moments)"
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_architecture.py
+
+bench: setup
+	for file in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done

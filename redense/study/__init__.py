@@ -1,0 +1,1 @@
+"""The proof: does a training method help this model, against controls of equal budget?"""
