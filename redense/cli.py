@@ -102,11 +102,12 @@ def _study(arguments: list[str]) -> int:
         )
         return 0 if arguments else 2
     recipe = RECIPES[choose("recipe", arguments[0], RECIPES)]
+    from redense.recipes.checkpoints import write_text
     from redense.recipes.schedule import Schedule
     from redense.recipes.training import build_task
     from redense.study.methods import build_methods
     from redense.study.run import open_study, plan_jobs, records, run_study, saved_share
-    from redense.study.summary import print_summary, summarize_records
+    from redense.study.summary import as_markdown, print_summary, summarize_records
 
     _, options = recipe.load()
     parser = make_parser(
@@ -140,8 +141,30 @@ def _study(arguments: list[str]) -> int:
         print(
             f"{outcome.job.name} failed: {outcome.error} ({folder / outcome.job.name / 'error.txt'})", file=sys.stderr
         )
-    print_summary(summarize_records(records(folder), study.split))
+    summary = summarize_records(records(folder), study.split)
+    write_text(folder / "summary.md", as_markdown(summary) + "\n")
+    print_summary(summary)
     return 1 if failed else 0
+
+
+def _sensitivity(arguments: list[str]) -> int:
+    """Prune one layer at a time."""
+    from redense.recipes.folder import RunFolder
+    from redense.study.sensitivity import LEVELS, measure, print_sensitivity, save
+
+    parser = make_parser(
+        "redense sensitivity", "How much pruning each layer of a run's dense network bears, on validation data."
+    )
+    parser.add_argument("run", type=Path, help="a run folder whose first phase is finished")
+    levels = ",".join(map(str, LEVELS))
+    parser.add_argument("--levels", type=str, default=levels, help="shares of one layer to set to zero, with commas")
+    parser.add_argument("--tolerance", type=float, default=0.5, help="what a layer may cost, in the metric's unit")
+    asked = parse(parser, arguments)
+    run = RunFolder(asked.run)
+    found = measure(run, [float(level) for level in asked.levels.split(",")], asked.tolerance)
+    print_sensitivity(found)
+    print(*save(found, run))
+    return 0
 
 
 def _inspect(arguments: list[str]) -> int:
@@ -182,6 +205,7 @@ def _data(arguments: list[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a recipe dense, sparse, re-dense; prints each phase's result"),
     "study": (_study, "dense-sparse-dense against controls of equal budget, paired over seeds"),
+    "sensitivity": (_sensitivity, "prune one layer of a trained network at a time, and propose sparsities"),
     "inspect": (_inspect, "zeros per tensor of any checkpoint"),
     "export": (_export, "a run's network as safetensors with a model card"),
     "data": (_data, "fetch and prepare a packaged data set"),

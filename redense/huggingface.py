@@ -14,7 +14,7 @@ from .prunable import Patterns
 from .scheduler import PhaseScheduler
 
 try:
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerCallback, TrainerState, TrainingArguments
 except ImportError as error:
     raise ImportError("redense.huggingface needs Transformers: pip install 'redense[huggingface]'") from error
 
@@ -58,9 +58,7 @@ class DSDCallback(TrainerCallback):
         self._follows_plan = False
         self._rates: list[Any] = []
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Open the plan, or go on with it: model, optimizer and schedule are restored by now."""
         limit = state.num_train_epochs if self.unit == "epoch" else state.max_steps
         if limit < len(self.plan):
@@ -86,24 +84,18 @@ class DSDCallback(TrainerCallback):
         if state.global_step:
             self.phases.load_state_dict(_saved(args, state, model))
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Enter the epoch's phase."""
         if self.unit == "epoch":
             self._seek(self._epochs)
         self._epochs += 1
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Enter the step's phase."""
         if self.unit == "step":
             self._seek(state.global_step)
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Multiply the scheduled rate by the plan's factor, for this step only: schedules read the rate they set."""
         groups = kwargs["optimizer"].param_groups
         self._rates = [group["lr"] for group in groups]
@@ -113,14 +105,12 @@ class DSDCallback(TrainerCallback):
             for group in groups:
                 group["lr"] = group["lr"] * factor
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Put the scheduled rate back."""
         for group, rate in zip(kwargs["optimizer"].param_groups, self._rates, strict=True):
             group["lr"] = rate
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Write the plan's state into the checkpoint that the Trainer has just written."""
         if args.should_save:
             folder, phases = _checkpoint(args, state), self._require().state_dict()
@@ -131,9 +121,7 @@ class DSDCallback(TrainerCallback):
                 )
             torch.save({"global_step": state.global_step, "phases": phases}, folder / FILE)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Release what the last phase held; a plan that was cut short warns."""
         phases = self._require()
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
@@ -153,7 +141,7 @@ class DSDCallback(TrainerCallback):
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
 
 
 def _saved(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class PhaseScheduler:
             raise TypeError(f"step must be a whole number, got {step!r}")
         if not 0 <= step <= len(self.plan):
             raise ValueError(f"step must lie in 0 to {len(self.plan)}, the plan's length, got {step}")
+        self._born = None
         if step == self.position:
             return
         before, finished = self.phase, self.finished
@@ -137,7 +138,7 @@ class PhaseScheduler:
         if packed:
             masks = {name: unpack(bits, self._weights[name]) for name, bits in packed.items()}
             self.held = Constraint(self._model, self._optimizer, masks)
-        self._born = self._witness._version
+        self._born = None
 
     def _enter(self) -> None:
         if self.phase.sparsity and not self.finished:
@@ -172,7 +173,7 @@ class PhaseScheduler:
         )
 
     def __del__(self) -> None:
-        # never stepped, though the weights have moved: the caller forgot, and nothing of the plan happened
+        # neither stepped nor sought, though the weights have moved: the caller forgot, nothing of the plan happened
         born = getattr(self, "_born", None)
-        if born is not None and self.position == 0 and self._witness._version != born:
+        if born is not None and self._witness._version != born:
             warnings.warn(self._unfinished(), stacklevel=1)

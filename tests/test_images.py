@@ -91,7 +91,7 @@ def test_a_network_that_does_not_fit_is_refused_by_name(name, channels, size, me
         models.build(name, 10, channels, size)
 
 
-def test_googlenets_auxiliary_heads_count_a_third_each(pictures):
+def test_googlenets_auxiliary_heads_count_three_tenths_each(pictures):
     task = ImageTask(ImageOptions(data=str(pictures), size=32, model="googlenet"), seed=0)
     images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
     for dropout in (m for m in task.model.modules() if isinstance(m, nn.Dropout)):

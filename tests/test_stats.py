@@ -84,9 +84,18 @@ def test_p_value_of_many_seeds_continues_the_exact_one():
     assert sign_flip_p(np.ones(40)) == 0.0
 
 
-def test_wilcoxon_agrees_with_scipys():
-    found = paired_difference(DSD, CONTROL)
-    assert found.wilcoxon_p == scipy_stats.wilcoxon(np.round(np.subtract(DSD, CONTROL), 9)).pvalue
+@pytest.mark.parametrize("n", [2, 6, 9, 30])
+def test_wilcoxon_agrees_with_scipys_exact_one(n):
+    treated, control = np.random.default_rng(n).normal(size=(2, n))
+    expected = scipy_stats.wilcoxon(treated, control, method="exact").pvalue
+    assert difference(treated, control).wilcoxon_p == pytest.approx(expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=7).filter(any))
+def test_wilcoxon_agrees_with_scipys_with_ties_and_zeros(differences):
+    expected = scipy_stats.wilcoxon(differences).pvalue
+    assert difference(np.array(differences) / 10 + 50, np.full(len(differences), 50)).wilcoxon_p == expected
 
 
 @quick
@@ -207,37 +216,10 @@ def test_seeds_needed_at_the_ends():
     assert seeds_needed(0.5, power=0.95) == 54
 
 
-def test_seeds_needed_gives_that_power_in_a_simulation():
-    n = seeds_needed(0.8)
-    runs = np.random.default_rng(1).normal(0.8, 1.0, size=(20_000, n))
-    found = {m: np.mean(scipy_stats.ttest_1samp(runs[:, :m], 0.0, axis=1).pvalue <= 0.05) for m in (n, n - 1)}
-    assert found[n] == pytest.approx(0.8213, abs=0.011)  # 4 standard errors
-    assert found[n - 1] < 0.8 < found[n]
-
-
 def test_least_seeds_is_where_full_agreement_first_passes():
     assert [least_seeds(m) for m in (1, 2, 4, 6, 7, 12, 13)] == [6, 7, 8, 8, 9, 9, 10]
     assert sign_flip_p(np.ones(5)) == 0.0625 > 0.05 > sign_flip_p(np.ones(6)) == 0.03125
     assert least_seeds(1, confidence=0.9) == 5
-
-
-def test_the_t_interval_covers_in_95_percent():
-    runs = np.random.default_rng(2).normal(1.0, 2.0, size=(8_000, 8))
-    covered = np.mean([low <= 1.0 <= high for low, high in (summarize(row).interval for row in runs)])
-    assert covered == pytest.approx(0.95, abs=0.01)  # 4 standard errors
-
-
-def test_the_bootstrap_interval_covers_as_its_docstring_says():
-    runs = np.random.default_rng(3).normal(size=(600, 2, 8))
-    found = [paired_difference(*pair, resamples=1999, seed=seed).bootstrap for seed, pair in enumerate(runs)]
-    assert np.mean([low <= 0 <= high for low, high in found]) == pytest.approx(0.88, abs=0.053)  # 4 standard errors
-
-
-def test_the_sign_flip_test_has_its_level_for_skewed_runs_too():
-    """Two methods that differ in nothing but the seed: their differences are symmetric whatever the runs look like."""
-    runs = np.random.default_rng(4).lognormal(size=(20_000, 2, 8))
-    wrong = np.mean([sign_flip_p(d) <= 0.05 for d in runs[:, 0] - runs[:, 1]])
-    assert wrong == pytest.approx(12 / 256, abs=0.006)  # the largest attainable level below 5 %
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,11 @@ def test_no_difference_says_what_is_still_possible_and_how_many_seeds_it_would_t
     found = judged(exact([0.3, -0.2, 0.1, -0.1, 0.2, -0.3, 0.2, 0.0]))
     assert found.sentence == (
         "dsd makes no measurable difference: over 8 seeds its mean accuracy is 0.03 points higher than that of "
-        "lower_lr, but anything from 0.15 points lower to 0.20 points higher fits these runs (95 % interval; p = 0.88), "
-        "at the same 70 epochs. Were 0.03 points the true difference, a single comparison would need about "
-        f"{float(f'{found.contrast.difference.seeds_needed:.2g}'):.0f} seeds to show it four times in five."
+        "lower_lr, but anything from 0.15 points lower to 0.20 points higher fits these runs "
+        "(95 % interval; p = 0.88), at the same 70 epochs. Were 0.03 points the true difference, a single comparison "
+        "would need about 570 seeds to show it four times in five."
     )
+    assert 565 <= found.contrast.difference.seeds_needed < 575
 
 
 def test_the_control_stands_beside_a_gain_over_dense():
@@ -111,12 +112,12 @@ def test_a_score_without_unit_reads_well():
 def test_a_null_study_says_no_measurable_difference_and_picks_the_simplest():
     rng = np.random.default_rng(7)
     silent = simplest = 0
-    for _ in range(120):
+    for _ in range(200):
         scores = null_study(rng)
         silent += judged(scores).outcome == "no measurable difference"
         simplest += best_method(scores, simplest_first=METHODS, epochs=EPOCHS).method == "dense"
-    assert silent / 120 >= 0.95
-    assert simplest / 120 >= 0.95
+    assert silent / 200 >= 0.95
+    assert simplest / 200 >= 0.95
 
 
 def chosen(effects, seeds=8, higher_is_better=True, metric="accuracy"):
@@ -173,12 +174,12 @@ def test_a_choice_uses_only_seeds_that_all_have():
 def test_the_true_best_of_equals_is_seldom_shut_out():
     rng = np.random.default_rng(8)
     out = 0
-    for _ in range(120):
+    for _ in range(200):
         scores = study({"dense": -2.0, "lower_lr": 0.0, "dsd": 0.0}, rng=rng)
         candidates = best_method(scores, simplest_first=("dense", "lower_lr", "dsd"), epochs=EPOCHS).candidates
         assert "dense" not in candidates
         out += "dsd" not in candidates
-    assert out / 120 <= 0.05
+    assert out / 200 <= 0.05
 
 
 def test_errors_name_value_and_remedy():

@@ -18,7 +18,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """Where a recipe's task and options live, and what its schedule defaults to."""
+    """Where a recipe's task and options live, what its schedule defaults to, and which weights it holds at most.
+
+    ``prunes``: shell patterns of the network's weights, for a recipe whose paper holds others than `redense.prunable`
+    would; ``--include`` replaces them.
+    """
 
     name: str
     module: str
@@ -26,6 +30,7 @@ class Recipe:
     options: str
     summary: str
     schedule: Mapping[str, Any] = field(default_factory=dict)
+    prunes: tuple[str, ...] = ()
 
     def load(self) -> tuple[Any, Any]:
         """(task class, options class), imported now."""
@@ -42,6 +47,23 @@ RECIPES = {
             "ImageTask",
             "ImageOptions",
             "classify images: Fashion-MNIST by default, your folder, CIFAR, ImageNet",
+        ),
+        Recipe(
+            "speech",
+            "redense.recipes.speech.task",
+            "SpeechTask",
+            "SpeechOptions",
+            "recognise speech: DeepSpeech 1 and 2 on recorded voices, your manifest, LibriSpeech, WSJ, Common Voice",
+            schedule={
+                "dense": 4,
+                "sparse": 2,
+                "redense": 2,
+                "passes": 2,
+                "sparsity": [0.5, 0.25],
+                "sparse_lr": [0.625, 0.125],
+                "redense_lr": [0.375, 0.0375],  # the paper's rates of DeepSpeech over 8e-4
+            },
+            prunes=("fully_connected.*", "recurrent.*"),  # neither convolutions nor the CTC output
         ),
     )
 }

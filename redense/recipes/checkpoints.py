@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+_DIRECTORY = 0x10  # of a zip entry's MS-DOS attributes
+
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint file is cut off or its bytes have changed."""
@@ -53,10 +55,13 @@ def read(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if (broken := archive.testzip()) is not None:
                 raise DamagedCheckpointError(f"{path} is damaged: {broken} does not match its checksum")
+            for entry in archive.infolist():  # no checksum covers this bit, and torch leaves a directory's values unset
+                if entry.external_attr & _DIRECTORY:
+                    raise DamagedCheckpointError(f"{path} is damaged: {entry.filename} is marked as a directory")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except (DamagedCheckpointError, FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:  # a byte that changed in the archive's directory surfaces as almost anything
         raise DamagedCheckpointError(f"{path} is damaged: {error}") from error
     return content
 

@@ -88,8 +88,9 @@ class RunFolder:
         return None
 
     def keep_last(self, many: int) -> None:
-        """Remove the epochs' checkpoints but the last ``many``."""
-        for file in sorted((self.path / "checkpoints").glob("epoch-*.ckpt"))[:-many]:
+        """Remove the epochs' checkpoints but the last ``many``, and what a killed process left half-written."""
+        old = sorted((self.path / "checkpoints").glob("epoch-*.ckpt"))[:-many]
+        for file in (*old, *self.path.rglob(".*.part")):
             file.unlink()
 
     def mark_phase(self, epoch: int, phase: str) -> None:

@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from torch import Tensor
 
 import redense
 from redense.masks import unpack
+from redense.plan import Plan
+from redense.recipes.checkpoints import read
+from redense.recipes.folder import RunFolder
 
 
 def environment() -> dict[str, Any]:
@@ -66,6 +70,42 @@ def growth(sparse: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, float
         "mean_survivors": float(kept.mean()),
         "moved": float((free > 0).double().mean()),
     }
+
+
+def overlap(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, float]:
+    """How far two sparse phases hold the same weights, by layer, from their checkpoints.
+
+    Intersection over union of the held weights: 1 the same ones, 0 none in common; two masks of sparsities s and t that
+    know nothing of each other meet in s t / (s + t - s t). Layers that only one of them holds are left out.
+    """
+    before, after = masks_of(first), masks_of(second)
+    found = {}
+    for name in before:
+        if name in after and (either := int((~before[name] | ~after[name]).sum())):
+            found[name.removeprefix("model.")] = int((~before[name] & ~after[name]).sum()) / either
+    return found
+
+
+def released(run: RunFolder, plan: Plan) -> list[dict[str, Any]]:
+    """For each sparse phase with a phase after it: how far the weights it held had grown by that one's end."""
+    found = []
+    for held, free in zip(plan.phases, plan.phases[1:], strict=False):
+        if held.sparsity and not free.sparsity:
+            grown = growth(read(run.phase_file(held.name)), read(run.phase_file(free.name)))
+            found.append({"phase": held.name, "until": free.name, **grown})
+    return found
+
+
+def mask_overlap(run: RunFolder, plan: Plan) -> list[dict[str, Any]]:
+    """For each sparse phase with a sparse one after a release: `overlap` of the two by layer."""
+    phases, found = plan.phases, []
+    held = [index for index, phase in enumerate(phases) if phase.sparsity]
+    for one, two in pairwise(held):
+        if two - one > 1:
+            files = (run.phase_file(phases[index].name) for index in (one, two))
+            layers = overlap(*(read(file) for file in files))
+            found.append({"phase": phases[one].name, "with": phases[two].name, "layers": layers})
+    return found
 
 
 def _commit() -> str | None:

@@ -9,6 +9,8 @@ import logging
 import os
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -22,18 +24,18 @@ from redense.plan import Plan
 from redense.prunable import prunable
 from redense.recipes import RECIPES
 from redense.recipes.averaging import Averaging
-from redense.recipes.checkpoints import WholeCheckpointIO, read, write_text, write_whole
+from redense.recipes.checkpoints import WholeCheckpointIO, write_text, write_whole
 from redense.recipes.folder import RunFolder
 from redense.recipes.pictures import draw_curves, draw_histograms
 from redense.recipes.progress import Progress
-from redense.recipes.record import environment, growth, weights_sha256
+from redense.recipes.record import environment, mask_overlap, released, weights_sha256
 
 
 def build_task(config: dict[str, Any]) -> Any:
     """The task of a run's config, its data read and its network built; mistakes in either are told here."""
     task_class, options_class = RECIPES[config["recipe"]].load()
     task = task_class(options_class(**config["options"]), config["seed"])
-    prunable(task, *_patterns(config))
+    prunable(task, *patterns_of(config))
     return task
 
 
@@ -45,20 +47,19 @@ def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
     """
     config = run.config
     plan = Plan.from_records(config["plan"])
-    include, exclude = _patterns(config)
+    include, exclude = patterns_of(config)
     found = run.newest()
     history = _History(run, plan, config["seed"])
     averaging = [Averaging(plan, config["average"])] if config.get("average") else []
     callbacks = [DSDCallback(plan, include=include, exclude=exclude), *averaging, history]
-    trainer = _trainer(config, plan, [*callbacks, *([] if quiet else [Progress(plan, history)])])
+    trainer = build_trainer(config, len(plan), [*callbacks, *([] if quiet else [Progress(plan, history)])])
     if found is not None and not quiet:
         print(f"going on from {found[0]}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+    with _quiet_lightning():
         trainer.fit(task, ckpt_path=None if found is None else str(found[0]), weights_only=True)
-        for callback in averaging:
-            callback.take_over(task)
-        valid, test = (_evaluate(trainer, task, loader) for loader in (task.val_dataloader(), task.test_dataloader()))
+    for callback in averaging:
+        callback.take_over(task)
+    valid, test = (evaluate(trainer, task, loader) for loader in (task.val_dataloader(), task.test_dataloader()))
     if not trainer.is_global_zero:
         return {}
     write_whole(run.model, lambda partial: save_model(task.model, str(partial)))
@@ -143,13 +144,15 @@ class _History(Callback):
         self.seconds, self.examples = state_dict["seconds"], state_dict["examples"]
 
 
-def _patterns(config: dict[str, Any]) -> tuple[list[str], list[str]]:
+def patterns_of(config: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Include and exclude as names inside the task, whose network is called ``model``."""
-    include, exclude = ([f"model.{p.removeprefix('model.')}" for p in config[key]] for key in ("include", "exclude"))
+    asked = config["include"] or RECIPES[config["recipe"]].prunes, config["exclude"]
+    include, exclude = ([f"model.{p.removeprefix('model.')}" for p in patterns] for patterns in asked)
     return include, exclude
 
 
-def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback]) -> Trainer:
+def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]) -> Trainer:
+    """A Lightning trainer on the config's devices, or torchrun's, with checkpoints that are whole."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
@@ -159,7 +162,7 @@ def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback]) -> T
         num_nodes=max(world // local, 1),
         strategy="ddp" if world > 1 or config["devices"] > 1 else "auto",
         precision=config["precision"],
-        max_epochs=len(plan),
+        max_epochs=epochs,
         callbacks=callbacks,
         plugins=[WholeCheckpointIO()],
         logger=False,
@@ -171,13 +174,22 @@ def _trainer(config: dict[str, Any], plan: Plan, callbacks: list[Callback]) -> T
     )
 
 
-def _evaluate(trainer: Trainer, task: Any, loader: Any) -> dict[str, float]:
+def evaluate(trainer: Trainer, task: Any, loader: Any) -> dict[str, float]:
     """The scores of the final weights on one split, read once; empty where there is none."""
     if not len(loader):
         return {}
-    trainer.test(task, loader, verbose=False)
+    with _quiet_lightning():
+        trainer.test(task, loader, verbose=False)
     scores: dict[str, float] = task.scores()
     return scores
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without its advice on workers and loggers, which these data loaders do not need."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
 
 
 def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[str, Any]:
@@ -203,7 +215,8 @@ def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[st
         "plan": plan.to_records(),
         "phases": phases,
         "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "unit": task.unit},
-        "released": _released(run, plan),
+        "released": released(run, plan),
+        "mask_overlap": mask_overlap(run, plan),
         "data": task.fingerprint(),
         "options": asdict(task.options),
         "selection": "the last epoch's weights; the test split was read once, after training",
@@ -213,16 +226,6 @@ def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[st
         "cost": {"epochs": len(plan), "examples": history.examples},
         "history": history.rows,
     }
-
-
-def _released(run: RunFolder, plan: Plan) -> list[dict[str, Any]]:
-    """For each sparse phase with a phase after it: how far the weights it held had grown by that one's end."""
-    found = []
-    for held, free in zip(plan.phases, plan.phases[1:], strict=False):
-        if held.sparsity and not free.sparsity:
-            grown = growth(read(run.phase_file(held.name)), read(run.phase_file(free.name)))
-            found.append({"phase": held.name, "until": free.name, **grown})
-    return found
 
 
 def _zeros(callback: DSDCallback, module: LightningModule) -> float:

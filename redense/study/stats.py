@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 try:
     import numpy as np
@@ -105,7 +106,7 @@ def paired_difference(
         interval=(interval[0] / per_one, interval[1] / per_one),
         bootstrap=(bootstrap[0] / per_one, bootstrap[1] / per_one),
         p_value=sign_flip_p(whole),
-        wilcoxon_p=float(stats.wilcoxon(whole).pvalue) if whole.any() else 1.0,
+        wilcoxon_p=sign_flip_p(_signed_ranks(whole)),
         improvement_probability=float(np.mean(np.sign(up * np.subtract.outer(x, y)) + 1) / 2),
         paired_improvement=float(np.mean(np.sign(whole) + 1) / 2),
         seeds_needed=seeds_needed(mean / sd if sd else math.copysign(math.inf, mean) if mean else 0.0, confidence),
@@ -151,8 +152,8 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 def seeds_needed(effect: float, confidence: float = 0.95, power: float = 0.8) -> int | None:
     """Seeds at which a paired t test finds ``effect`` = mean difference / its sd with probability ``power``.
 
-    From the non-central t distribution, for one uncorrected comparison. An effect observed in few seeds is itself
-    uncertain, so take it as an order of magnitude. None: no effect, or more than a million seeds.
+    From the non-central t distribution, in the effect's direction, for one uncorrected comparison. An effect observed
+    in few seeds is itself uncertain, so take it as an order of magnitude. None: no effect, or above a million seeds.
 
     >>> seeds_needed(0.5)
     34
@@ -166,15 +167,12 @@ def seeds_needed(effect: float, confidence: float = 0.95, power: float = 0.8) ->
     normal = float(special.ndtri((1 + confidence) / 2) + special.ndtri(power))
     if size * math.sqrt(_MOST_SEEDS) <= normal:
         return None
-    n = max(2, math.ceil((normal / size) ** 2))  # with a known spread; not knowing it costs a few more
-
-    def reached(n: int) -> bool:
-        limit, shift = special.stdtrit(n - 1, (1 + confidence) / 2), size * math.sqrt(n)
-        return bool(1 - special.nctdtr(n - 1, shift, limit) >= power)
-
-    while not reached(n):
-        n += 1
-    return n
+    known_spread = max(2, math.ceil((normal / size) ** 2))  # not knowing it costs a few seeds more
+    return next(
+        n
+        for n in count(known_spread)
+        if 1 - special.nctdtr(n - 1, size * math.sqrt(n), special.stdtrit(n - 1, (1 + confidence) / 2)) >= power
+    )
 
 
 def least_seeds(comparisons: int, confidence: float = 0.95) -> int:
@@ -234,6 +232,13 @@ def _bootstrap(x: Array, confidence: float, resamples: int, seed: int) -> tuple[
         (x,), np.mean, confidence_level=confidence, n_resamples=resamples, rng=np.random.default_rng(seed)
     ).confidence_interval
     return float(low), float(high)
+
+
+def _signed_ranks(x: Array) -> Array:
+    """Wilcoxon's: flipping their signs is his test, exact with ties, for which scipy's takes 0.7 s at 13 seeds."""
+    ranks = np.zeros_like(x)
+    ranks[x != 0] = stats.rankdata(np.abs(x[x != 0]))
+    return np.copysign(ranks, x)
 
 
 def _signed_sums(x: Array) -> Array:

@@ -94,24 +94,46 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
         f"minus {BASELINE}",
     ):
         table.add_column(title, justify="right")
+    for row in _rows(summary):
+        table.add_row(*row)
+    console.print(table)
+    console.print("\n\n".join(sentences(summary)))
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The verdict on each dense-sparse-dense method, and the method to pick."""
+    proved = [name for name in summary.verdicts if name.partition("@")[0] in ("dsd", "dsdsd")]
+    return [*(summary.verdicts[name].sentence for name in proved), summary.choice.sentence]
+
+
+def as_markdown(summary: Summary) -> str:
+    """The same table and sentences for a README."""
+    lines = [("method", *_TITLES), ("---",) * (len(_TITLES) + 1), *_rows(summary)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    direction = "higher" if summary.higher_is_better else "lower"
+    return f"{summary.split} {summary.metric} in {summary.unit}, {direction} is better:\n\n{table}\n\n" + "\n\n".join(
+        sentences(summary)
+    )
+
+
+_TITLES = ("epochs", "seeds", "mean", "sd", f"minus {CONTROL}", "95 % interval", "p (Holm)", f"minus {BASELINE}")
+
+
+def _rows(summary: Summary) -> list[tuple[str, ...]]:
     sign = 1 if summary.higher_is_better else -1
+    rows = []
     for name in sorted(summary.scores, key=_simplicity):
         mine = summary.comparison.summaries[name]
         row = [name, f"{summary.epochs[name]:g}", f"{mine.n}", f"{mine.mean:.3f}", f"{mine.sd:.3f}"]
         if name in summary.comparison.to_control:
             contrast = summary.comparison.to_control[name]
-            difference = contrast.difference
-            low, high = sorted(sign * bound for bound in difference.interval)
-            row += [f"{sign * difference.mean:+.3f}", f"{low:+.3f} to {high:+.3f}", f"{contrast.holm_p:.3f}"]
+            low, high = sorted(sign * bound for bound in contrast.difference.interval)
+            row += [f"{sign * contrast.difference.mean:+.3f}", f"{low:+.3f} to {high:+.3f}", f"{contrast.holm_p:.3f}"]
         else:
             row += ["", "the matched control", ""]
         beside = summary.comparison.to_baseline.get(name)
-        table.add_row(*row, "" if beside is None else f"{sign * beside.difference.mean:+.3f}")
-    console.print(table)
-    for name in summary.verdicts:
-        if name.partition("@")[0] in ("dsd", "dsdsd"):
-            console.print(summary.verdicts[name].sentence + "\n")
-    console.print(summary.choice.sentence)
+        rows.append((*row, "" if beside is None else f"{sign * beside.difference.mean:+.3f}"))
+    return rows
 
 
 def _simplicity(name: str) -> tuple[int, str]:

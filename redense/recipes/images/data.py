@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ class ImageData:
         return {"name": self.name, "sizes": sizes, "classes": len(self.classes), "sha256": digest.hexdigest()}
 
 
+@lru_cache(maxsize=1)  # a study's worker runs many jobs on the same data
 def load(
     name: str,
     *,
