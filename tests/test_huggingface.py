@@ -1,5 +1,6 @@
 """A plan in the Hugging Face Trainer: a tiny BERT with random weights, on the CPU."""
 
+import gc
 import importlib
 import shutil
 import sys
@@ -18,6 +19,14 @@ BATCHES = 3  # of 4 rows, in an epoch
 PLAN = dsd(dense=2, sparse=2, redense=2, sparsity=0.5)
 IN_STEPS = dsd(dense=4, sparse=7, redense=7, sparsity=0.5, decay="cosine")
 STARTS_SPARSE = dsd(dense=0, sparse=3, redense=3, sparsity=0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_garbage_collection():
+    """Accelerate collects garbage at every train(); looking through all imported modules is most of a test's time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def tiny_bert(seed=0):

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -230,3 +230,30 @@ def test_records_of_different_data_are_not_compared():
 
 def test_simplest_first_names_every_method():
     assert set(study_methods.SIMPLEST_FIRST) == set(METHODS)
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+@pytest.mark.filterwarnings("default")  # the engines' own
+def test_a_local_cluster_of_each_engine_gives_the_same_records(tmp_path, backend):
+    code = (
+        "import sys, json; from pathlib import Path; from redense.study.run import Job, run_study\n"
+        "if __name__ == '__main__':\n"
+        "    jobs = [Job(**job) for job in json.loads(sys.argv[2])]\n"
+        "    outcomes = run_study(Path(sys.argv[1]), jobs, workers=2, backend=sys.argv[3])\n"
+        "    sys.exit('; '.join(o.error for o in outcomes if o.error) or 0)"
+    )
+    script = tmp_path / "study.py"
+    script.write_text(code)
+    jobs = jobs_of(["dense", "dsd"], seeds=(0, 1))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "far"), json.dumps([asdict(job) for job in jobs]), backend],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    run_study(tmp_path / "near", jobs)
+    far, near = records(tmp_path / "far"), records(tmp_path / "near")
+    assert [r["weights_sha256"] for r in far] == [r["weights_sha256"] for r in near]
+    assert [(r["method"], r["seed"]) for r in far] == [(m, s) for m in ("dense", "dsd") for s in (0, 1)]

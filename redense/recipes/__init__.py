@@ -49,6 +49,14 @@ RECIPES = {
             "classify images: Fashion-MNIST by default, your folder, CIFAR, ImageNet",
         ),
         Recipe(
+            "captions",
+            "redense.recipes.captions.task",
+            "CaptionTask",
+            "CaptionOptions",
+            "caption images: NeuralTalk on drawings of emoji, Flickr8k, Flickr30k, COCO",
+            schedule={"dense": 19, "sparse": 10, "redense": 6, "sparsity": 0.8},
+        ),
+        Recipe(
             "speech",
             "redense.recipes.speech.task",
             "SpeechTask",

@@ -77,19 +77,20 @@ def _study_flags(group: Group) -> dict[str, str] | None:
     proved = {label.partition("@")[2]: plan for label, plan in found.items() if label.partition("@")[0] == "dsd"}
     if not proved or any(name not in METHODS for name in names):
         return None
-    schedules = [_schedule_flags(plan) for plan in proved.values()]
-    if any(one is None for one in schedules):
+    schedules = [_schedule_flags(plan) or {"sparsity": ""} for plan in proved.values()]
+    shares = [mark or schedule.pop("sparsity") for mark, schedule in zip(proved, schedules, strict=True)]
+    for schedule in schedules:
+        schedule.pop("sparsity", None)
+    if not schedules[0] or "mask" in schedules[0] or any(schedule != schedules[0] for schedule in schedules):
         return None
-    whole = {key: value for key, value in (schedules[0] or {}).items() if key not in ("mask", "passes")}
     try:
         made = build_methods(names, proved)
     except ValueError:
         return None
     if {label: method.plan for label, method in made.items()} != found:
         return None
-    shares = [mark or (schedules[0] or {})["sparsity"] for mark in proved]
     seeds = max(run.seed for run in group.runs) + 1
-    return {"seeds": str(seeds), "methods": ",".join(names)} | whole | {"sparsity": ",".join(shares)}
+    return {"seeds": str(seeds), "methods": ",".join(names)} | schedules[0] | {"sparsity": ",".join(shares)}
 
 
 def _schedule_flags(plan: Plan) -> dict[str, str] | None:
@@ -119,7 +120,8 @@ def _schedule_flags(plan: Plan) -> dict[str, str] | None:
         same = Schedule(**fields).to_plan() == plan
     except ValueError:
         return None
-    return {name: _text(value) for name, value in fields.items()} if same else None
+    usual = {"passes": 1, "mask": "magnitude"}
+    return {name: _text(value) for name, value in fields.items() if value != usual.get(name)} if same else None
 
 
 def _one_or_all(values: list[float]) -> float | list[float]:

@@ -206,7 +206,9 @@ def _phases(plan: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for phase, (start, end) in zip(plan, pairwise(ends), strict=True):
         across = {"yref": "paper", "y0": 0, "y1": 1, "layer": "below", "x0": start + 0.5}
         if phase["sparsity"]:
-            shapes.append({"type": "rect", "x1": end + 0.5, "fillcolor": "var(--sparse)", "line": {"width": 0}} | across)
+            shapes.append(
+                {"type": "rect", "x1": end + 0.5, "fillcolor": "var(--sparse)", "line": {"width": 0}} | across
+            )
         elif start:
             line = {"color": "var(--line)", "width": 1}
             shapes.append({"type": "line", "x1": start + 0.5, "line": line} | across)

@@ -12,7 +12,20 @@ from typing import Any
 from redense.study.methods import SIMPLEST_FIRST
 from redense.study.summary import check_comparable
 
-_NEEDED = ("recipe", "method", "seed", "plan", "phases", "metric", "data", "options", "cost", "seconds", "test", "valid")
+_NEEDED = (
+    "recipe",
+    "method",
+    "seed",
+    "plan",
+    "phases",
+    "metric",
+    "data",
+    "options",
+    "cost",
+    "seconds",
+    "test",
+    "valid",
+)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,12 @@ class Strip:
 
 def number(value: float, form: str = ".3f") -> Cell:
     """A number as it is shown and as it is."""
-    return Cell(format(value, form), value) if math.isfinite(value) else Cell(str(value))
+    return Cell(signed(format(value, form)), value) if math.isfinite(value) else Cell(str(value))
+
+
+def signed(text: str) -> str:
+    """With the minus sign that is as wide as the plus."""
+    return text.replace("-", "−")
 
 
 def percent(share: float, bar: bool = False) -> Cell:
@@ -97,8 +102,7 @@ def strips(group: Group, colours: Mapping[str, tuple[str, str]]) -> list[Strip]:
 
 
 def scores_table(group: Group, summary: Summary) -> Table:
-    """A row a method: its score, and its difference to the control and to the dense net."""
-    sign = 1 if summary.higher_is_better else -1
+    """A row a method: its score, and its difference to the matched control."""
     rows = []
     for label in group.labels:
         mine = summary.comparison.summaries[label]
@@ -109,26 +113,36 @@ def scores_table(group: Group, summary: Summary) -> Table:
                 number(mine.n, "d"),
                 number(mine.mean),
                 number(mine.sd),
-                *_difference(summary.comparison.to_control.get(label), sign, "the matched control"),
-                *_difference(summary.comparison.to_baseline.get(label), sign, "the dense net")[:2],
+                *_difference(summary, summary.comparison.to_control.get(label)),
             ]
         )
-    titles = ("method", "epochs", "seeds", "mean", "sd", f"minus {CONTROL}", "95 % interval", "p (Holm)")
-    titles += ("better in", f"minus {BASELINE}", "95 % interval")
+    titles = ("method", "epochs", "seeds", "mean", "sd", *_differences(summary, CONTROL))
     return Table(f"{summary.split} {summary.metric} in {summary.unit}, by method", titles, rows)
 
 
-def _difference(contrast: Contrast | None, sign: int, itself: str) -> list[Cell]:
+def beside_table(group: Group, summary: Summary) -> Table:
+    """A row a method: its difference to the dense net."""
+    found = summary.comparison.to_baseline
+    rows = [[Cell(label), *_difference(summary, found[label])] for label in group.labels if label in found]
+    return Table(
+        f"{summary.split} {summary.metric} in {summary.unit}", ("method", *_differences(summary, BASELINE)), rows
+    )
+
+
+def _differences(summary: Summary, reference: str) -> tuple[str, ...]:
+    return (f"minus {reference}", f"{100 * summary.comparison.confidence:g} % interval", "p (Holm)", "better in")
+
+
+def _difference(summary: Summary, contrast: Contrast | None) -> list[Cell]:
     if contrast is None:
-        return [Cell("–"), Cell(itself), Cell("–"), Cell("–")]
-    difference = contrast.difference
+        return [Cell("–"), Cell("the matched control"), Cell("–"), Cell("–")]
+    difference, sign = contrast.difference, 1 if summary.higher_is_better else -1
     low, high = sorted(sign * bound for bound in difference.interval)
-    better = percent(difference.paired_improvement)
     return [
         number(sign * difference.mean, "+.3f"),
-        Cell(f"{low:+.3f} to {high:+.3f}", low),
+        Cell(signed(f"{low:+.3f} to {high:+.3f}"), low),
         number(contrast.holm_p),
-        Cell(f"{100 * difference.paired_improvement:.0f} % of seeds", better.value),
+        Cell(f"{100 * difference.paired_improvement:.0f} % of seeds", difference.paired_improvement),
     ]
 
 
@@ -149,9 +163,13 @@ def runs_table(group: Group) -> Table:
     """Every run: its scores, seconds and cost."""
     metric = group.runs[0].record["metric"]
     name, unit = metric["name"], f" ({metric['unit']})" if metric["unit"] else ""
-    titles = ("method", "seed", f"test {name}{unit}", f"validation {name}", "training loss", "seconds", "epochs", "images")
+    titles = ("method", "seed", f"test {name}{unit}", f"validation {name}", "training loss", "seconds", "epochs")
+    titles += ("images" if group.runs[0].record["recipe"] == "images" else "examples",)
     return Table(
-        "Every run", titles, [_run_row(run, name) for label in group.labels for run in group.of(label)], sortable=True
+        "Scores of the final weights, and what they cost",
+        titles,
+        [_run_row(run, name) for label in group.labels for run in group.of(label)],
+        sortable=True,
     )
 
 

@@ -20,7 +20,7 @@ def overlaps(group: Group) -> Figure | None:
         for run in group.of(label):
             for found in run.record.get("mask_overlap", []):
                 passes.setdefault((found["phase"], found["with"]), []).append(found["layers"])
-        for number, ((first, second), seeds) in enumerate(passes.items()):
+        for shape, ((first, second), seeds) in enumerate(passes.items()):
             names = list(seeds[0])
             layers |= dict.fromkeys(names)
             chance = chance_overlap(group.of(label)[0].record["plan"], first, second)
@@ -32,7 +32,7 @@ def overlaps(group: Group) -> Figure | None:
                     "name": plain(text),
                     "x": [math.fsum(seed[name] for seed in seeds) / len(seeds) for name in names],
                     "y": [plain(name) for name in names],
-                    "marker": {"size": 10, "color": look[label][0], "symbol": number},
+                    "marker": {"size": 10, "color": look[label][0], "symbol": shape},
                     "hovertemplate": f"%{{y}}: %{{x:.1%}}<br>{plain(text)}, {len(seeds)} seeds"
                     f"<br>by chance {100 * chance:.0f} %<extra></extra>",
                     "chance": chance,
@@ -47,7 +47,11 @@ def overlaps(group: Group) -> Figure | None:
             "margin": {"t": 34, "b": 48},
             "showlegend": len(traces) > 1,
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-            "xaxis": {"range": [-0.02, 1.04], "tickformat": ".0%", "title": {"text": "held in both, of held in either"}},
+            "xaxis": {
+                "range": [-0.02, 1.04],
+                "tickformat": ".0%",
+                "title": {"text": "held in both, of held in either"},
+            },
             "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
             "shapes": [
                 {
@@ -116,7 +120,15 @@ def released_table(group: Group) -> Table | None:
             )
     if not rows:
         return None
-    titles = ("method", "held in", "released", "moved off zero", "their mean |w|", "survivors' mean |w|", "of survivors'")
+    titles = (
+        "method",
+        "held in",
+        "released",
+        "moved off zero",
+        "their mean |w|",
+        "survivors' mean |w|",
+        "of survivors'",
+    )
     return Table("Growth of released weights, mean over seeds", titles, rows)
 
 

@@ -88,7 +88,8 @@ def run_study(folder: Path, jobs: Sequence[Job], *, workers: int = 1, backend: s
             orphans = [job for job in wave if job.parent in failed]
             outcomes += [Outcome(job, f"not run: {job.parent}, which it branches from, failed") for job in orphans]
             tasks = (delayed(_run)(str(folder), job) for job in wave if job not in orphans)
-            for outcome in Parallel(n_jobs=workers, return_as="generator_unordered")(tasks):
+            when = "list" if backend == "ray" else "generator_unordered"  # joblib's ray backend has no generators
+            for outcome in Parallel(n_jobs=workers, return_as=when)(tasks):
                 outcomes.append(outcome)
                 bar.update(outcome.job.epochs)
                 bar.set_postfix_str(f"{outcome.job.name} {'failed' if outcome.error else 'done'}")

@@ -1,16 +1,19 @@
-"""Read caption sets from where they lie: packaged ones, Karpathy's JSON, COCO's JSON. Errors name the file and count."""
+"""Read caption sets from where they lie: packaged ones, Karpathy's JSON, COCO's JSON. Errors name files and count."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from redense import datasets
+
+LeftOut = defaultdict[str, list[str]]
+"""Reason to the names of what was left out for it."""
 
 SPLITS = {"train": "train", "restval": "train", "val": "valid", "valid": "valid", "test": "test"}
 """Karpathy's names of splits, and ours."""
@@ -28,12 +31,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Annotations:
-    """A caption set; ``left_out`` counts what was not usable, by reason."""
+    """A caption set; ``left_out`` names what was not usable, by reason."""
 
     name: str
     pictures: tuple[Picture, ...]
     features: Path | None
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read(data: str, images: Path | None = None) -> Annotations:
@@ -64,7 +67,7 @@ def read(data: str, images: Path | None = None) -> Annotations:
     else:
         raise ValueError(f"{files[0]} has no list called annotations, which COCO's caption files have")
     features = folder / "vgg_feats.mat"
-    return Annotations(path.stem, tuple(pictures), features if features.exists() else None, dict(left_out))
+    return Annotations(path.stem, tuple(pictures), features if features.exists() else None, _named(left_out))
 
 
 def words(sentence: str) -> tuple[str, ...]:
@@ -77,16 +80,19 @@ def check_images(pictures: Sequence[Picture]) -> None:
     missing = [picture.file for picture in pictures if not picture.file.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(pictures)} images are missing: {_some(missing)}; --images names their folder"
+            f"{len(missing)} of {len(pictures)} images are missing: {some(missing)}; --images names their folder"
         )
 
 
-def _karpathy(file: Path, content: Mapping[str, Any], images: Path) -> tuple[list[Picture], Counter[str]]:
+def _karpathy(file: Path, content: Mapping[str, Any], images: Path) -> tuple[list[Picture], LeftOut]:
     """dataset.json of Karpathy's splits: images with filename, split and sentences."""
-    pictures, left_out = [], Counter[str]()
+    pictures: list[Picture] = []
+    left_out: LeftOut = defaultdict(list)
     for number, image in enumerate(content.get("images") or ()):
         if missing := [key for key in ("filename", "split", "sentences") if key not in image]:
-            raise ValueError(f"{file}: image {number} has no {missing[0]}; Karpathy's form has filename, split, sentences")
+            raise ValueError(
+                f"{file}: image {number} has no {missing[0]}; Karpathy's form has filename, split, sentences"
+            )
         if image["split"] not in SPLITS:
             raise ValueError(f"{file}: {image['filename']} is in split {image['split']!r}; known: {', '.join(SPLITS)}")
         said = (s["tokens"] if "tokens" in s else words(s.get("raw", "")) for s in image["sentences"])
@@ -95,16 +101,17 @@ def _karpathy(file: Path, content: Mapping[str, Any], images: Path) -> tuple[lis
     return pictures, left_out
 
 
-def _coco(contents: Sequence[tuple[Path, Mapping[str, Any]]], images: Path) -> tuple[list[Picture], Counter[str]]:
+def _coco(contents: Sequence[tuple[Path, Mapping[str, Any]]], images: Path) -> tuple[list[Picture], LeftOut]:
     """COCO's captions_train2017.json, captions_val2017.json: lists images (id, file_name) and annotations."""
-    pictures, left_out = [], Counter[str]()
+    pictures: list[Picture] = []
+    left_out: LeftOut = defaultdict(list)
     for file, content in contents:
         part = file.stem.removeprefix("captions_")
         split = "valid" if part.startswith("val") else "test" if part.startswith("test") else "train"
         said: dict[int, list[tuple[str, ...]]] = {image["id"]: [] for image in content["images"]}
         unknown = [one["image_id"] for one in content["annotations"] if one["image_id"] not in said]
         if unknown:
-            raise ValueError(f"{file}: {len(unknown)} captions are of images that it does not list: {_some(unknown)}")
+            raise ValueError(f"{file}: {len(unknown)} captions are of images that it does not list: {some(unknown)}")
         for one in content["annotations"]:
             said[one["image_id"]].append(words(one["caption"]))
         folder = images / part if (images / part).is_dir() else images
@@ -114,28 +121,33 @@ def _coco(contents: Sequence[tuple[Path, Mapping[str, Any]]], images: Path) -> t
 
 
 def _picture(
-    file: Path, captions: Iterable[Iterable[str]], split: str, column: int, left_out: Counter[str]
+    file: Path, captions: Iterable[Iterable[str]], split: str, column: int, left_out: LeftOut
 ) -> list[Picture]:
     """One picture, or none where nobody says anything of it."""
     given = [tuple(str(word).lower() for word in caption) for caption in captions]
     kept = tuple(caption for caption in given if caption)
-    left_out["empty captions"] += len(given) - len(kept)
-    left_out["images without a caption"] += not kept
+    left_out["empty captions"] += [file.name] * (len(given) - len(kept))
+    if not kept:
+        left_out["images without a caption"].append(file.name)
     return [Picture(file, kept, split, column)] if kept else []
 
 
 def _annotation_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    for names in (["dataset.json"], ["captions.json"]):
-        if (path / names[0]).is_file():
-            return [path / names[0]]
+    for name in ("dataset.json", "captions.json"):
+        if (path / name).is_file():
+            return [path / name]
     found = sorted((path / "annotations").glob("captions_*.json"))
     if not any("train" in file.name for file in found):
         raise FileNotFoundError(
             f"data {str(path)!r} has no dataset.json, no captions.json and no annotations/captions_train*.json"
         )
     return found
+
+
+def _named(left_out: LeftOut) -> dict[str, list[str]]:
+    return {reason: names for reason, names in left_out.items() if names}
 
 
 def _image_folder(folder: Path) -> Path:
@@ -152,5 +164,6 @@ def _load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _some(items: Sequence[object]) -> str:
+def some(items: Sequence[object]) -> str:
+    """The first three, for a message."""
     return ", ".join(map(str, items[:3])) + (", ..." if len(items) > 3 else "")

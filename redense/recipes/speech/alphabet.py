@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 ENGLISH = " 'abcdefghijklmnopqrstuvwxyz"
 """28 characters: with the blank the 29 symbols of DeepSpeech."""
@@ -48,4 +49,4 @@ def decode(symbols: Iterable[int], alphabet: str) -> str:
 
 def needed_frames(symbols: Sequence[int]) -> int:
     """The fewest frames that CTC can say these symbols in: one each, and a blank between equal neighbours."""
-    return len(symbols) + sum(a == b for a, b in zip(symbols, symbols[1:], strict=False))
+    return len(symbols) + sum(a == b for a, b in pairwise(symbols))

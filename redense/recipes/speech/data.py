@@ -38,7 +38,7 @@ class Split:
 
 @dataclass(frozen=True)
 class SpeechData:
-    """A data set by its three splits; ``test`` may be empty; ``mean`` and ``std`` of train's frames, per bin (bins,)."""
+    """A data set by its three splits; ``test`` may be empty; ``mean`` and ``std`` (bins,) of train's frames."""
 
     name: str
     alphabet: str

@@ -70,7 +70,7 @@ class DeepSpeech1(nn.Module):
             x = self.dropout(clipped_relu(layer(x)))
         packed = self.recurrent(packed._replace(data=x))
         x = self.dropout(clipped_relu(self.fully_connected[3](packed.data)))
-        return _unpack(packed._replace(data=self.output(x).float().log_softmax(1)))
+        return _unpack(packed._replace(data=self.output(x).log_softmax(1)))
 
 
 class DeepSpeech2(nn.Module):
@@ -95,7 +95,7 @@ class DeepSpeech2(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         steps = (stride, 1) if stride < 4 or stride % 2 else (stride // 2, 2)
-        self.steps = steps
+        self.stride, self.steps = stride, steps
         self.convolutions = nn.ModuleList(
             (
                 nn.Conv2d(1, filters, (41, 11), (2, steps[0]), (20, 5), bias=False),
@@ -126,7 +126,7 @@ class DeepSpeech2(nn.Module):
             packed = layer(packed)
             packed = packed._replace(data=self.dropout(packed.data))
         x = clipped_relu(self.fully_connected(packed.data))
-        return _unpack(packed._replace(data=self.output(x).float().log_softmax(1)))
+        return _unpack(packed._replace(data=self.output(x).log_softmax(1)))
 
 
 def deepspeech1(bins: int = BINS, symbols: int = SYMBOLS, **sizes: int | float | str) -> DeepSpeech1:

@@ -7,6 +7,7 @@ ones, so that no layer ever reads padding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -107,7 +108,7 @@ class _Recurrence(torch.autograd.Function):
             states = drive.index_select(0, order.source).view(*order.shape, -1)  # (T, 2, B, H): W x, then h in place
             transposed = weights.transpose(1, 2)
             states[0].clamp_(0.0, clip)
-            for before, now in zip(states, states[1:], strict=False):
+            for before, now in pairwise(states):
                 now.baddbmm_(before, transposed).clamp_(0.0, clip)
             rows = states.view(-1, states.shape[-1])
             ctx.save_for_backward(states, weights)

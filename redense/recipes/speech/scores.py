@@ -1,4 +1,4 @@
-"""What recognition is worth: word and character error rates by jiwer, overall, per speaker, and the worst utterances."""
+"""What recognition is worth: error rates by jiwer, overall and per speaker, and the worst utterances."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def worst(answers: Sequence[Answer], most: int = 20) -> list[dict[str, Any]]:
 
 
 def most_frequent(train: Sequence[Utterance], asked: Sequence[Utterance]) -> tuple[str, dict[str, float]]:
-    """The sentence that train has most often (the first in the alphabet among equals), and its score as every answer."""
+    """The sentence that train has most often (ties: the first in the alphabet), and its score as every answer."""
     counts = Counter(utterance.text for utterance in train)
     sentence = min(counts, key=lambda text: (-counts[text], text))
     return sentence, error_rates([Answer(utterance, sentence) for utterance in asked])

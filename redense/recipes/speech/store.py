@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ def _key(utterances: Iterable[Utterance], speeds: tuple[float, ...], longest: fl
     digest = hashlib.sha256(f"{_KIND} {speeds} {longest}".encode())
     for utterance in utterances:
         try:
-            status = os.stat(utterance.audio)
+            status = Path(utterance.audio).stat()
             state = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:
             state = "missing"
