@@ -59,15 +59,16 @@ class Study:
     def __post_init__(self) -> None:
         if self.split not in ("test", "valid"):
             raise ValueError(f"split must be test or valid, got {self.split!r}")
-        for name in ("seeds", "jobs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seeds < 2:
+            raise ValueError(f"seeds must be at least 2, got {self.seeds}; a verdict needs 6 and more")
+        if self.jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {self.jobs}")
 
 
 def make_parser(program: str, description: str) -> Any:
     """A jsonargparse parser that raises instead of exiting."""
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
-    return ArgumentParser(prog=program, description=description, exit_on_error=False)
+    return ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
 
 
 def parse(parser: Any, arguments: list[str]) -> Namespace:
@@ -82,6 +83,9 @@ def parse(parser: Any, arguments: list[str]) -> Namespace:
     except ArgumentError as error:
         message = _hyphens(re.sub(r'Parser key "(\w+)"', r"--\1", one_line(error)))
         message = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", message)
+        if union := re.search(r"(.*): Does not validate.*Subtypes: \[(.*?)\] Errors.*Given value: (.*)", message):
+            kinds = re.sub(r"<class '(\w+)'>", r"\1", union[2]).replace("NoneType", "nothing").replace(", ", " or ")
+            message = f"{union[1]}: expected {kinds}. Got value: {union[3]}"
         flags = {_hyphens(flag) for action in parser._actions for flag in action.option_strings}
         for wrong in re.findall(r"--[\w-]+", message) if "nrecognized" in message else []:
             near = difflib.get_close_matches(wrong, (flag for flag in flags if "+" not in flag), n=2, cutoff=0.5)
@@ -121,6 +125,8 @@ def choose(what: str, name: str, known: Any) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    text = error.strerror or str(error) if isinstance(error, OSError) and error.strerror else str(error)
+    """An error's message without line breaks; the system's own errors with the file's name."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(text.split()) or type(error).__name__

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 
 from .plan import check_sparsity
-from .selection import keep_largest, magnitude_keys, random_keys, shard_of
+from .selection import GOLDEN, keep_largest, magnitude_keys, random_keys, scramble, shard_of
 
 MaskFunction = Callable[[Tensor, float], Tensor]
 
@@ -62,7 +62,7 @@ def global_magnitude_masks(weights: Mapping[str, Tensor], sparsity: float) -> di
         kept = keep_largest(list(keys.values()), pruned, total)
     except ValueError:
         for name, source in keys.items():  # say which tensor it was
-            _named(name, keep_largest, [source], 1, weights[name].numel())
+            _named(name, keep_largest, [source], min(1, weights[name].numel()), weights[name].numel())
         raise
     return {name: _like(weights[name], flat) for name, flat in zip(keys, kept, strict=True)}
 
@@ -83,6 +83,11 @@ def build_masks(
             raise TypeError(
                 f"{name}: a mask must be a bool tensor of the weight's shape {tuple(weights[name].shape)}, got {found}"
             )
+        if _placements(made) != _placements(weights[name]):
+            raise TypeError(
+                f"{name}: a mask must be sharded as its weight is, {_placements(weights[name])}, "
+                f"got {_placements(made)}"
+            )
     return masks
 
 
@@ -91,9 +96,9 @@ MASKS: dict[str, MaskFunction] = {"magnitude": magnitude_mask, "random": random_
 
 def pack(mask: Tensor) -> Tensor:
     """The mask as one bit a weight: uint8, ``ceil(n / 8)`` long, the first weight in the lowest bit."""
-    flat = shard_of(mask)[0].reshape(-1).to(torch.uint8)
-    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8, device=flat.device)).sum(1, dtype=torch.uint8)
+    flat = shard_of(mask)[0].reshape(-1).view(torch.uint8)
+    eights = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(torch.int64)
+    return ((eights * 0x0102_0408_1020_4080) >> 56).to(torch.uint8)  # the top byte gathers eight bytes' lowest bits
 
 
 def unpack(packed: Tensor, like: Tensor) -> Tensor:
@@ -103,26 +108,49 @@ def unpack(packed: Tensor, like: Tensor) -> Tensor:
 
 
 def check_agreement(masks: Mapping[str, Tensor], group: Any = None) -> None:
-    """Raise RuntimeError, on every rank, if ranks that hold the same weights hold different masks.
+    """Raise RuntimeError, on every rank of ``group``, if ranks that hold the same weights hold different masks.
 
-    Compares one 64-bit hash a tensor over ``group``; call it where weights are replicated (DDP).
+    One 64-bit hash a tensor crosses the network: over ``group`` for plain tensors (DDP), over the replicated dimensions
+    of its mesh for a sharded one.
     """
     if not dist.is_initialized() or dist.get_world_size(group) == 1 or not masks:
         return
-    hashes = torch.stack([_hash(mask) for mask in masks.values()])
-    lowest, highest = hashes.clone(), hashes.clone()
-    dist.all_reduce(lowest, dist.ReduceOp.MIN, group=group)
-    dist.all_reduce(highest, dist.ReduceOp.MAX, group=group)
-    if different := [name for name, same in zip(masks, (lowest == highest).tolist(), strict=True) if not same]:
+    hashed: dict[Any, dict[str, Tensor]] = {}
+    for name, mask in masks.items():
+        for replicas in _replicas(mask, group):
+            hashed.setdefault(replicas, {})[name] = _hash(mask)
+    differ = torch.zeros(len(masks), dtype=torch.int64, device=shard_of(next(iter(masks.values())))[0].device)
+    names = list(masks)
+    for replicas, hashes in hashed.items():
+        lowest = torch.stack(list(hashes.values()))
+        highest = lowest.clone()
+        dist.all_reduce(lowest, dist.ReduceOp.MIN, group=replicas)
+        dist.all_reduce(highest, dist.ReduceOp.MAX, group=replicas)
+        differ[[names.index(name) for name in hashes]] += (lowest != highest).long()
+    dist.all_reduce(differ, group=group)
+    if different := [name for name, found in zip(names, differ.tolist(), strict=True) if found]:
         raise RuntimeError(
             f"ranks disagree on the mask of {different[0]!r} and of {len(different) - 1} more: their weights differ; "
             f"broadcast the model from rank 0 before the sparse phase"
         )
 
 
+def _replicas(mask: Tensor, group: Any) -> list[Any]:
+    """The groups whose ranks hold the same part of ``mask``."""
+    if not isinstance(mask, DTensor):
+        return [group]
+    placed = enumerate(mask.placements)
+    return [mask.device_mesh.get_group(dimension) for dimension, place in placed if isinstance(place, Replicate)]
+
+
 def _hash(mask: Tensor) -> Tensor:
-    packed = pack(mask).long()
-    return (packed + 1).mul_(torch.arange(1, packed.numel() + 1, device=packed.device)).mul_(0x9E3779B97F4A7C1).sum()
+    packed = pack(mask)
+    words = torch.nn.functional.pad(packed, (0, -packed.numel() % 8)).view(torch.int64)
+    return scramble(words.add_(torch.arange(1, words.numel() + 1, device=words.device).mul_(GOLDEN))).sum()
+
+
+def _placements(tensor: Tensor) -> Any:
+    return tensor.placements if isinstance(tensor, DTensor) else None
 
 
 def _named(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -32,6 +32,9 @@ _INFINITY = {
 }
 _INT64 = 1 << 64
 
+GOLDEN = 0x9E3779B97F4A7C15 - _INT64
+"""The odd number nearest to 2^64 over the golden ratio, as a signed integer: its multiples are spread evenly."""
+
 _BUCKETS = 127  # codes 2 to 128; 1 is below the bracket, 129 above
 _SAMPLE = 1 << 13
 _FEW = 1 << 16  # keys that are ranked directly
@@ -117,7 +120,7 @@ def random_keys(weight: Tensor, seed: int) -> Keys:
     """A hash of each element's index and of the tensor's own content: the same on every rank and device.
 
     Drawing from the weights themselves leaves torch's generators alone, so a run with a random mask sees the same data
-    order and dropout as its control. The mixer is splitmix64's (Steele, Lea and Flood 2014).
+    order and dropout as its control.
     """
     magnitudes = magnitude_keys(weight)
     group, device = magnitudes.group, magnitudes.device
@@ -127,20 +130,25 @@ def random_keys(weight: Tensor, seed: int) -> Keys:
         parts = _gather(torch.tensor([magnitudes.numel, _signed(content)], device=device), group)
         before = int(parts[: dist.get_rank(group), 0].sum())
         content = int(parts[:, 1].sum())
-    offset = _signed(content + seed * 0x9E3779B97F4A7C15)
+    offset = _signed(content + seed * GOLDEN)
 
     def pick(indices: Tensor | slice) -> Tensor:
         if isinstance(indices, slice):
             indices = torch.arange(magnitudes.numel, device=device)[indices]
-        mixed = (indices + before).mul_(_signed(0x9E3779B97F4A7C15)).add_(offset)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed.bitwise_xor_((mixed >> shift).bitwise_and_((1 << (64 - shift)) - 1)).mul_(_signed(factor))
-        return (mixed >> 33).bitwise_and_(0x7FFF_FFFF).int()
+        numbers = (indices + before).mul_(GOLDEN).add_(offset)
+        return (scramble(numbers) >> 33).bitwise_and_(0x7FFF_FFFF).int()
 
     def read(start: int, stop: int, out: Tensor) -> None:
         out.copy_(pick(torch.arange(start, stop, device=device)))
 
     return Keys(read, pick, magnitudes.numel, 0x7FFF_FFFF, torch.int32, device, group)
+
+
+def scramble(numbers: Tensor) -> Tensor:
+    """Mix the bits of each int64, in place: the output function of splitmix64 (Steele, Lea and Flood 2014)."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers.bitwise_xor_((numbers >> shift).bitwise_and_((1 << (64 - shift)) - 1)).mul_(_signed(factor))
+    return numbers.bitwise_xor_((numbers >> 31).bitwise_and_((1 << 33) - 1))
 
 
 def keep_largest(sources: Sequence[Keys], k: int, total: int) -> list[Tensor]:

@@ -20,6 +20,8 @@ FLOORS = [
     {"lightning", "huggingface", "datasets"},
     {"recipes"},
     {"study"},
+    {"flags"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -178,7 +178,7 @@ def test_gated_cells_have_torchs_weights_pruned_too(cell: str):
 def test_an_unknown_cell_or_an_even_context_is_refused():
     with pytest.raises(ValueError, match="cell must be one of rnn, gru, lstm, got 'elman'"):
         recurrent("elman", 3, 3, norm=False)
-    with pytest.raises(ValueError, match="context must be odd.* got 10"):
+    with pytest.raises(ValueError, match=r"context must be odd.* got 10"):
         deepspeech1(context=10)
 
 

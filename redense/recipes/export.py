@@ -32,7 +32,7 @@ def export(run_path: Path, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(error.errno, f"cannot write to {folder}: {error.strerror}") from error
+        raise OSError(error.errno, f"cannot write to {folder}: {error.strerror}; choose another folder") from error
     write_whole(files[0], lambda partial: shutil.copyfile(run.model, partial))
     write_text(files[1], json.dumps({"recipe": record["recipe"], **config}, indent=2) + "\n")
     write_text(files[2], model_card(record, plan))

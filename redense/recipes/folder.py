@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,24 @@ class RunFolder:
             ) from error
         return cls(path)
 
+    @classmethod
+    def wait_for(cls, path: Path, seconds: float = 600) -> RunFolder:
+        """Open the run folder that another process of this run is about to make."""
+        deadline = time.monotonic() + seconds
+        while not (path / "config.json").exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no run folder at {path} after {seconds:.0f} s; do all processes see the same --out?")
+            time.sleep(0.1)
+        return cls(path)
+
     @property
     def config(self) -> dict[str, Any]:
         """What `create` stored."""
-        found: dict[str, Any] = json.loads((self.path / "config.json").read_text("utf-8"))
+        file = self.path / "config.json"
+        try:
+            found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error}); start the run anew") from error
         return found
 
     @property
@@ -89,8 +104,8 @@ class RunFolder:
 
     def keep_last(self, many: int) -> None:
         """Remove the epochs' checkpoints but the last ``many``, and what a killed process left half-written."""
-        old = sorted((self.path / "checkpoints").glob("epoch-*.ckpt"))[:-many]
-        for file in (*old, *self.path.rglob(".*.part")):
+        folder = self.path / "checkpoints"
+        for file in (*sorted(folder.glob("epoch-*.ckpt"))[:-many], *folder.glob(".*.ckpt.*.part")):
             file.unlink()
 
     def mark_phase(self, epoch: int, phase: str) -> None:

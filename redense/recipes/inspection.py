@@ -78,8 +78,10 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         return
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is no whole checkpoint of plain tensors: {str(error).splitlines()[0]}") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is no checkpoint, or holds more than plain tensors; it is not loaded") from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no whole checkpoint: {str(error).partition(chr(10))[0]}") from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -15,11 +15,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save_model
 from torch.utils.tensorboard import SummaryWriter
 
 from redense.lightning import DSDCallback
+from redense.masks import build_masks
 from redense.plan import Plan
 from redense.prunable import prunable
 from redense.recipes import RECIPES
@@ -37,6 +39,22 @@ def build_task(config: dict[str, Any]) -> Any:
     task = task_class(options_class(**config["options"]), config["seed"])
     prunable(task, *patterns_of(config))
     return task
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """Find mistakes that would otherwise show only when training starts.
+
+    Raises:
+        ValueError: a seed out of range, a mask, device or precision that there is not.
+    """
+    if not 0 <= config["seed"] < 2**32:
+        raise ValueError(f"seed must lie in 0 to {2**32 - 1}, got {config['seed']}")
+    for phase in config["plan"]:
+        build_masks({}, phase["sparsity"], phase["mask"])
+    try:
+        build_trainer(config, 1, [])
+    except MisconfigurationException as error:
+        raise ValueError(f"accelerator {config['accelerator']!r}, devices {config['devices']}: {error}") from error
 
 
 def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
@@ -155,12 +173,14 @@ def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]
     """A Lightning trainer on the config's devices, or torchrun's, with checkpoints that are whole."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 0))  # torchrun's; Lightning's own launcher does not set it
+    nodes = int(os.environ["WORLD_SIZE"]) // local if local else 1
+    devices = local or config["devices"]
     return Trainer(
         accelerator=config["accelerator"],
-        devices=local if world > 1 else config["devices"],
-        num_nodes=max(world // local, 1),
-        strategy="ddp" if world > 1 or config["devices"] > 1 else "auto",
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if nodes * devices > 1 else "auto",
         precision=config["precision"],
         max_epochs=epochs,
         callbacks=callbacks,

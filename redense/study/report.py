@@ -31,7 +31,7 @@ from redense.study.methods import BASELINE, CONTROL
 from redense.study.report_command import command, facts
 from redense.study.report_figures import curves, forest, styles
 from redense.study.report_records import Group, load
-from redense.study.report_tables import phases_table, runs_table, scores_table, strips
+from redense.study.report_tables import beside_table, phases_table, runs_table, scores_table, strips
 from redense.study.report_weights import histogram_table, histograms, overlap_table, overlaps, released_table
 from redense.study.summary import Summary, summarize_records
 
@@ -65,10 +65,11 @@ def render(groups: Sequence[Group]) -> str:
     parts = [_part(group, f"g{number}", figures) for number, group in enumerate(groups)]
     library = base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
     return environment.get_template("report.html").render(
-        title=parts[0]["title"] if len(parts) == 1 else f"{len(parts)} redense reports",
+        title=parts[0]["title"] if len(parts) == 1 else f"{len(parts)} reports",
         parts=parts,
         figures=Markup(_script_json(figures)),
         library=library,
+        Markup=Markup,
         version=__version__,
     )
 
@@ -128,10 +129,17 @@ def _verdict(group: Group, key: str, figures: dict[str, Any]) -> dict[str, Any]:
         "summary": summary,
         "refusal": None,
         "scores": scores_table(group, summary),
-        "proved": [summary.verdicts[name] for name in proved],
-        "rest": [summary.verdicts[name] for name in group.labels if name in to_control and name not in proved],
+        "beside": beside_table(group, summary),
+        "proved": [_headed(summary, name) for name in proved],
+        "rest": [_headed(summary, name) for name in group.labels if name in to_control and name not in proved],
         "least": _least(summary),
     }
+
+
+def _headed(summary: Summary, name: str) -> tuple[str, str]:
+    """A verdict's sentence as what it says and why."""
+    head, _, why = summary.verdicts[name].sentence.partition(": ")
+    return head if head.startswith(name) else head[0].upper() + head[1:], why
 
 
 def _least(summary: Summary) -> int | None:
@@ -142,19 +150,20 @@ def _least(summary: Summary) -> int | None:
 
 def _title(group: Group) -> str:
     record = group.runs[0].record
-    data, model = record["data"].get("name") or group.name, record["options"].get("model")
-    what = f"{data}, {model}" if model else str(data)
     if group.is_study:
-        return f"Does dense-sparse-dense training help? {what}"
-    return f"{group.runs[0].label} on {what}" if len(group.runs) == 1 else f"{len(group.runs)} runs on {what}"
+        return "Does dense-sparse-dense training help?"
+    data = record["data"].get("name") or record["recipe"]
+    return f"{group.runs[0].label} on {data}" if len(group.runs) == 1 else f"{len(group.runs)} runs on {data}"
 
 
 def _subtitle(group: Group) -> str:
+    record = group.runs[0].record
     seeds = {run.seed for run in group.runs}
-    if len(group.runs) == 1:
-        return f"One run of the {group.runs[0].record['recipe']} recipe, seed {next(iter(seeds))}"
-    what = f"{len(group.labels)} {'methods' if group.is_study else 'kinds of run'}"
-    return f"{what}, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {len(group.runs)} runs of the {_recipe(group)} recipe"
+    parts = [record["data"].get("name"), record["options"].get("model"), f"{record['recipe']} recipe"]
+    if group.is_study:
+        parts.append(f"{len(group.labels)} methods")
+    parts.append(f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {record['seed']}")
+    return " · ".join(str(part) for part in (*parts, f"{len(group.runs)} runs" * (len(group.runs) > 1)) if part)
 
 
 def _recipe(group: Group) -> str:

@@ -46,7 +46,10 @@ def facts(group: Group) -> list[tuple[str, str]]:
         found = record.get("hardware") or {}
         threads = found.get("threads")
         parts = [found.get("accelerator"), found.get("processor"), found.get("machine")]
-        parts += [f"{found['cores']} cores" if found.get("cores") else None, f"{threads} a run" if threads else None]
+        parts += [
+            f"{found['cores']} cores" if found.get("cores") else None,
+            f"{threads} thread{'s' * (threads > 1)} a run" if threads else None,
+        ]
         return ", ".join(str(part) for part in parts if part) or "not recorded"
 
     def data(record: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from statistics import fmean, stdev
 from typing import Any
 
 from redense.study.compare import Contrast
@@ -98,7 +99,7 @@ def forest(summary: Summary, contrasts: Mapping[str, Contrast], names: Sequence[
             "xaxis": {
                 "title": {"text": plain(f"{summary.split} {summary.metric} minus {reference}'s ({summary.unit})")},
                 "zeroline": False,
-                "tickformat": "+~g",
+                "tickformat": "~g",
             },
             "yaxis": {
                 "type": "category",
@@ -120,7 +121,7 @@ def forest(summary: Summary, contrasts: Mapping[str, Contrast], names: Sequence[
 
 
 def curves(group: Group, key: str, title: str) -> Figure | None:
-    """One column of the histories against epochs: each method's mean line and the band from its lowest to highest seed.
+    """One column of the histories against epochs: each method's mean line in a band of one sd over seeds.
 
     Shaded are the sparse phases of `reference_plan`'s method. ``close`` is the range of what follows the first phase.
     """
@@ -134,7 +135,8 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
             continue
         epochs = [row[0]["epoch"] for row in rows]
         values = [[part[key] for part in row] for row in rows]
-        low, high = [min(row) for row in values], [max(row) for row in values]
+        means, spread = [fmean(row) for row in values], [stdev(row) if len(row) > 1 else 0.0 for row in values]
+        low, high = ([mean + way * sd for mean, sd in zip(means, spread, strict=True)] for way in (-1, 1))
         colour, dash = look[label]
         seen += [(epoch, value) for epoch, row in zip(epochs, values, strict=True) for value in row]
         if len(runs) > 1:
@@ -145,7 +147,7 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
                     "x": [*epochs, *reversed(epochs)],
                     "y": [*high, *reversed(low)],
                     "fill": "toself",
-                    "fillcolor": f"{colour} 13%",
+                    "fillcolor": f"{colour} 12%",
                     "line": {"width": 0},
                     "hoverinfo": "skip",
                     "meta": label,
@@ -158,9 +160,9 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
                 "name": plain(label),
                 "meta": label,
                 "x": epochs,
-                "y": [math.fsum(row) / len(row) for row in values],
+                "y": means,
                 "customdata": [
-                    [low, high, plain(str(row[0]["phase"]))] for low, high, row in zip(low, high, rows, strict=True)
+                    [min(part), max(part), plain(str(row[0]["phase"]))] for part, row in zip(values, rows, strict=True)
                 ],
                 "line": {"color": colour, "dash": dash, "width": 2.25},
                 "marker": {"color": colour},
@@ -176,13 +178,18 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
     tail = [value for epoch, value in seen if epoch > late] or [value for _, value in seen]
     return {
         "data": traces,
-        "close": _padded(tail),
+        "close": {"x": [late / 2 + 0.5, max(epoch for epoch, _ in seen) + 0.5], "y": _padded(tail)},
         "layout": {
             "height": 360,
             "margin": {"t": 26, "b": 44, "l": 54},
             "showlegend": False,
             "hovermode": "closest",
-            "xaxis": {"title": {"text": "epoch"}, "showgrid": False, "tickformat": "d"},
+            "xaxis": {
+                "title": {"text": "epoch"},
+                "showgrid": False,
+                "tickformat": "d",
+                "range": [0.5, max(epoch for epoch, _ in seen) + 0.5],
+            },
             "yaxis": {"title": {"text": plain(title)}, "range": _padded([value for _, value in seen])},
             **_phases(plan),
         },

@@ -186,6 +186,6 @@ def _run_row(run: Run, metric: str) -> list[Cell]:
     ]
 
 
-def _mean(values: Sequence[Any], form: str = ".4g") -> Cell:
+def _mean(values: Sequence[Any], form: str = "#.4g") -> Cell:
     known = [value for value in values if value is not None]
     return number(math.fsum(known) / len(known), form) if known else Cell("none")

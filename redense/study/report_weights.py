@@ -110,25 +110,17 @@ def released_table(group: Group) -> Table | None:
             rows.append(
                 [
                     Cell(label),
-                    Cell(f"{grown[0]['phase']}, until the end of {grown[0]['until']}"),
+                    Cell(f"{grown[0]['phase']} → {grown[0]['until']}"),
                     Cell(f"{mean['released']:,.0f}", mean["released"]),
                     percent(mean["moved"]),
-                    number(mean["mean_released"], ".2e"),
-                    number(mean["mean_survivors"], ".2e"),
+                    number(mean["mean_released"], "#.3g"),
+                    number(mean["mean_survivors"], "#.3g"),
                     percent(math.fsum(ratios) / len(ratios), bar=True) if ratios else Cell("n/a"),
                 ]
             )
     if not rows:
         return None
-    titles = (
-        "method",
-        "held in",
-        "released",
-        "moved off zero",
-        "their mean |w|",
-        "survivors' mean |w|",
-        "of survivors'",
-    )
+    titles = ("method", "held → released", "weights", "off zero", "their mean |w|", "survivors’", "ratio")
     return Table("Growth of released weights, mean over seeds", titles, rows)
 
 

@@ -75,7 +75,7 @@ def neuraltalk(vocabulary: int) -> NeuralTalk:
     torch keeps the LSTM's matrix in two halves, for input and state, and a second bias.
 
     >>> sum(p.numel() for p in neuraltalk(vocabulary=2539).parameters())
-    2878443
+    2877675
     """
     return NeuralTalk(vocabulary)
 

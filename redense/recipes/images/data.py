@@ -84,6 +84,8 @@ def load(
             f"it takes {', '.join(datasets.names())}, a torchvision class such as CIFAR10, a folder with train/ and "
             f"val/, or a .csv list"
         )
+    if len(classes) < 2:
+        raise ValueError(f"{name} has one class only, {', '.join(classes)}; a classifier needs two or more")
     for kind, split in splits.items():
         _check_labels(f"{name} {kind}", split, len(classes))
     train, valid = splits["train"], splits.get("valid")

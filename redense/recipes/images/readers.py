@@ -56,7 +56,12 @@ def read_torchvision(kind: type, root: Path) -> tuple[dict[str, Split], tuple[st
     how = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
     try:
         sets = [kind(str(root), **arguments) for arguments in how]
-    except (RuntimeError, TypeError, FileNotFoundError) as error:
+    except TypeError as error:
+        raise ValueError(
+            f"torchvision's {kind.__name__} is no data set with a train and a test part ({error}); save what you need of "
+            f"it as a folder of classes"
+        ) from error
+    except (RuntimeError, FileNotFoundError) as error:
         raise FileNotFoundError(f"torchvision's {kind.__name__} is not in --data-root {root}: {error}") from error
     splits = {}
     for key, dataset in zip(("train", "test"), sets, strict=True):
@@ -101,6 +106,9 @@ def read_list(path: Path, size: int) -> tuple[dict[str, Split], tuple[str, ...]]
         raise ValueError(
             f"{path} needs a header with the columns path, label and split, got {list(rows[0]) if rows else []}"
         )
+    for number, row in enumerate(rows, start=2):
+        if row["split"] not in ("train", "val", "test") or not row["path"] or not row["label"]:
+            raise ValueError(f"{path}, line {number}: needs a path, a label and train, val or test, got {list(row.values())}")
     classes = tuple(sorted({row["label"] for row in rows if row["split"] == "train"}))
     splits = {}
     for kind, part in (("train", "train"), ("valid", "val"), ("test", "test")):
@@ -132,6 +140,8 @@ def _decode(files: list[Path], labels: list[int], size: int, title: str) -> Spli
         try:
             with Image.open(file) as image:
                 pixels = T.pil_to_tensor(image.convert("RGB"))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{file}, which {title} lists, does not exist") from error
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{file} is not a whole image ({error}); repair or remove it") from error
         images[number] = T.center_crop(T.resize(pixels, [size], antialias=True), [size, size])

@@ -9,6 +9,7 @@ import math
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ class SpeechData:
         }
 
 
+@lru_cache(maxsize=1)  # a study's worker runs many jobs on the same data
 def load(
     name: str,
     *,

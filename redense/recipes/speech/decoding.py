@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from redense.recipes.speech.alphabet import decode
 from redense.recipes.speech.models import Padded
@@ -52,10 +52,12 @@ class BeamSearch:
         except ImportError as error:
             raise ImportError("beam search needs flashlight-text; run 'pip install redense[speech]'") from error
         self._alphabet, self._space = alphabet, alphabet.index(" ") + 1
+        self._end = torch.full((1, len(alphabet) + 1), -30.0)  # a last frame that says a space, where words end
+        self._end[0, self._space] = 0.0
         tokens = min(len(alphabet) + 1, 50)
         if language_model is None:
             options = flashlight.LexiconFreeDecoderOptions(
-                beam, tokens, 50.0, 0.0, 0.0, False, flashlight.CriterionType.CTC
+                beam, tokens, 50.0, 0.0, 0.0, True, flashlight.CriterionType.CTC
             )
             self._decoder: Any = flashlight.LexiconFreeDecoder(options, flashlight.ZeroLM(), -1, 0, [])
             self._keep: tuple[Any, ...] = ()
@@ -75,7 +77,7 @@ class BeamSearch:
             trie.insert([*(alphabet.index(c) + 1 for c in word), self._space], index, score)
         trie.smear(flashlight.SmearingMode.MAX)
         options = flashlight.LexiconDecoderOptions(
-            beam, tokens, 50.0, weight, word_score, float("-inf"), 0.0, False, flashlight.CriterionType.CTC
+            beam, tokens, 50.0, weight, word_score, float("-inf"), 0.0, True, flashlight.CriterionType.CTC
         )
         self._decoder = flashlight.LexiconDecoder(options, trie, model, self._space, 0, unknown, [], False)
         self._keep = (dictionary, model, trie)  # the C++ side holds no reference
@@ -85,8 +87,8 @@ class BeamSearch:
         texts = []
         lengths = log_probabilities.lengths.tolist()
         for row, length in zip(log_probabilities.data.detach().float().cpu(), lengths, strict=True):
-            emissions: Tensor = row[:length].contiguous()
-            best = self._decoder.decode(emissions.data_ptr(), length, emissions.shape[1])[0]
+            emissions = torch.cat((row[:length], self._end))
+            best = self._decoder.decode(emissions.data_ptr(), *emissions.shape)[0]
             symbols = (s for s, _ in groupby(best.tokens) if s > 0)
             texts.append(" ".join(decode(symbols, self._alphabet).split()))
         return texts

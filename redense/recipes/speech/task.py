@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from redense.recipes.checkpoints import write_text
+from redense.recipes.progress import Progress
 from redense.recipes.speech.alphabet import needed_frames
 from redense.recipes.speech.batches import SPEEDS, Batches, Spoken, normalizer
 from redense.recipes.speech.data import Split, load
@@ -68,7 +69,7 @@ class SpeechTask(LightningModule):
 
     def on_train_start(self) -> None:
         """Say what the error rates are before anything is learnt."""
-        if self.current_epoch or not self.trainer.is_global_zero:
+        if self.current_epoch or not any(isinstance(callback, Progress) for callback in self.trainer.callbacks):
             return
         sentence, rates = self._most_frequent()
         self.eval()
@@ -78,7 +79,8 @@ class SpeechTask(LightningModule):
         self.train()
         rates = {"untrained": self.scores(), f"always answering {sentence!r}": rates}
         said = (f"{what}: valid wer {rate['wer']:.2f}, cer {rate['cer']:.2f}" for what, rate in rates.items())
-        print("; ".join(said), flush=True)
+        if self.trainer.is_global_zero:
+            print("; ".join(said), flush=True)
 
     def on_train_epoch_end(self) -> None:
         """Say how many losses were infinite."""

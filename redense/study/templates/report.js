@@ -54,9 +54,13 @@
     const article = element.closest("article").id;
     const off = hidden.get(article) || new Set();
     const data = spec.data.map((trace) => ({ ...trace, visible: !off.has(trace.meta) }));
-    const yaxis = { ...spec.layout.yaxis, ...(close.has(article) ? { range: spec.close } : {}) };
+    const near = close.has(article);
+    const xaxis = { ...spec.layout.xaxis, ...(near && { range: spec.close.x }) };
+    const yaxis = { ...spec.layout.yaxis, ...(near && { range: spec.close.y }) };
+    const left = (note) => (near && note.x <= spec.close.x[0] ? { ...note, x: spec.close.x[0], xanchor: "left" } : note);
+    const annotations = spec.layout.annotations.map(left);
     const height = element.clientWidth < 480 ? 290 : spec.layout.height;
-    return { data, layout: { ...spec.layout, yaxis, height, uirevision: close.has(article) } };
+    return { data, layout: { ...spec.layout, xaxis, yaxis, annotations, height, uirevision: near } };
   }
 
   function draw(element) {
@@ -92,13 +96,13 @@
       const left = column / columns + (column ? gap / 2 : 0), right = (column + 1) / columns - gap / 2;
       const bottom = (rows - 1 - row) / rows + (rows > 1 && row < rows - 1 ? space : 0), up = (rows - row) / rows - (row ? 0.06 : 0);
       layout[`xaxis${suffix}`] = {
-        domain: [left, right], anchor: `y${suffix}`, nticks: 4, showgrid: false, range: [x[0], x[bins - 1]], tickformat: "~g",
+        domain: [left, right], anchor: `y${suffix}`, nticks: 4, showgrid: false, zeroline: false, range: [x[0], x[bins - 1]], tickformat: "~g",
       };
       layout[`yaxis${suffix}`] = {
-        domain: [bottom, up], anchor: `x${suffix}`, range: [0, top], showticklabels: false, showgrid: false,
+        domain: [bottom, up], anchor: `x${suffix}`, range: [0, top], showticklabels: false, showgrid: false, zeroline: false, showline: false,
       };
       layout.annotations.push({
-        text: plain(moment), x: (left + right) / 2, y: up, xref: "paper", yref: "paper", yanchor: "bottom", showarrow: false,
+        text: plain(moment), x: (left + right) / 2, y: up, xref: "paper", yref: "paper", xanchor: "center", yanchor: "bottom", showarrow: false,
       });
       if (share(counts[middle]) > top) {
         layout.annotations.push({
@@ -144,11 +148,12 @@
     drawIn(legend.closest("section"));
   }));
 
-  document.querySelectorAll(".range input").forEach((box) => box.addEventListener("change", () => {
+  for (const box of document.querySelectorAll(".range input")) {
     const article = box.closest("article").id;
-    box.checked ? close.add(article) : close.delete(article);
-    drawIn(box.closest("section"));
-  }));
+    const note = () => (box.checked ? close.add(article) : close.delete(article));
+    note();
+    box.addEventListener("change", () => { note(); drawIn(box.closest("section")); });
+  }
 
   document.querySelectorAll("table.sortable").forEach((table) => table.tHead.addEventListener("click", (event) => {
     const heading = event.target.closest("th");
