@@ -23,7 +23,8 @@ def train_command(arguments: list[str]) -> int:
     from redense.recipes.folder import RunFolder, next_folder
     from redense.recipes.progress import print_result
     from redense.recipes.schedule import Schedule
-    from redense.recipes.training import build_task, check_config, train
+    from redense.recipes.trainer import check_config
+    from redense.recipes.training import build_task, train
 
     _, options = recipe.load()
     parser = make_parser(f"redense train {recipe.name}", f"{recipe.summary[0].upper()}{recipe.summary[1:]}.")

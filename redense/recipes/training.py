@@ -5,32 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
-import os
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save_model
 from torch.utils.tensorboard import SummaryWriter
 
 from redense.lightning import DSDCallback
-from redense.masks import build_masks
 from redense.plan import Plan
 from redense.prunable import prunable
 from redense.recipes import RECIPES
 from redense.recipes.averaging import Averaging
-from redense.recipes.checkpoints import WholeCheckpointIO, write_text, write_whole
+from redense.recipes.checkpoints import write_text, write_whole
 from redense.recipes.folder import RunFolder
 from redense.recipes.pictures import draw_curves, draw_histograms
 from redense.recipes.progress import Progress
 from redense.recipes.record import environment, mask_overlap, released, weights_sha256
+from redense.recipes.trainer import build_trainer, evaluate, quiet_lightning
 
 
 def build_task(config: dict[str, Any]) -> Any:
@@ -39,22 +33,6 @@ def build_task(config: dict[str, Any]) -> Any:
     task = task_class(options_class(**config["options"]), config["seed"])
     prunable(task, *patterns_of(config))
     return task
-
-
-def check_config(config: dict[str, Any]) -> None:
-    """Find mistakes that would otherwise show only when training starts.
-
-    Raises:
-        ValueError: a seed out of range, a mask, device or precision that there is not.
-    """
-    if not 0 <= config["seed"] < 2**32:
-        raise ValueError(f"seed must lie in 0 to {2**32 - 1}, got {config['seed']}")
-    for phase in config["plan"]:
-        build_masks({}, phase["sparsity"], phase["mask"])
-    try:
-        build_trainer(config, 1, [])
-    except MisconfigurationException as error:
-        raise ValueError(f"accelerator {config['accelerator']!r}, devices {config['devices']}: {error}") from error
 
 
 def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
@@ -73,7 +51,7 @@ def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
     trainer = build_trainer(config, len(plan), [*callbacks, *([] if quiet else [Progress(plan, history)])])
     if found is not None and not quiet:
         print(f"going on from {found[0]}")
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer.fit(task, ckpt_path=None if found is None else str(found[0]), weights_only=True)
     for callback in averaging:
         callback.take_over(task)
@@ -167,49 +145,6 @@ def patterns_of(config: dict[str, Any]) -> tuple[list[str], list[str]]:
     asked = config["include"] or RECIPES[config["recipe"]].prunes, config["exclude"]
     include, exclude = ([f"model.{p.removeprefix('model.')}" for p in patterns] for patterns in asked)
     return include, exclude
-
-
-def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]) -> Trainer:
-    """A Lightning trainer on the config's devices, or torchrun's, with checkpoints that are whole."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 0))  # torchrun's; Lightning's own launcher does not set it
-    nodes = int(os.environ["WORLD_SIZE"]) // local if local else 1
-    devices = local or config["devices"]
-    return Trainer(
-        accelerator=config["accelerator"],
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if nodes * devices > 1 else "auto",
-        precision=config["precision"],
-        max_epochs=epochs,
-        callbacks=callbacks,
-        plugins=[WholeCheckpointIO()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
-def evaluate(trainer: Trainer, task: Any, loader: Any) -> dict[str, float]:
-    """The scores of the final weights on one split, read once; empty where there is none."""
-    if not len(loader):
-        return {}
-    with _quiet_lightning():
-        trainer.test(task, loader, verbose=False)
-    scores: dict[str, float] = task.scores()
-    return scores
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without its advice on workers and loggers, which these data loaders do not need."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        yield
 
 
 def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from redense.plan import Plan, check_sparsity
 from redense.prunable import prunable
 from redense.recipes.checkpoints import read, write_text, write_whole
 from redense.recipes.folder import RunFolder
-from redense.recipes.training import build_task, build_trainer, evaluate, patterns_of
+from redense.recipes.trainer import build_trainer, evaluate
+from redense.recipes.training import build_task, patterns_of
 
 LEVELS = (0.2, 0.3, 0.5, 0.7, 0.9)
 

@@ -138,7 +138,8 @@ class Batches:
             images = self._split.images[chosen]
             if generator is not None:
                 images = _AUGMENTATIONS[self._augment](images, generator)
-            yield images.float().div_(255).sub_(self._mean).mul_(self._scale), self._split.labels[chosen]
+            pixels = images.float().div_(255).sub_(self._mean).mul_(self._scale)
+            yield pixels.contiguous(memory_format=torch.channels_last), self._split.labels[chosen]
 
 
 def _flip(images: Tensor, generator: torch.Generator) -> Tensor:

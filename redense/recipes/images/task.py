@@ -75,7 +75,8 @@ class ImageTask(LightningModule):
         self.data = load(options.data, size=options.size, channels=channels, root=root, most=options.train_images)
         _, planes, _, size = self.data.train.images.shape
         torch.manual_seed(seed)
-        self.model: nn.Module = models.build(options.model, len(self.data.classes), planes, size)
+        network = models.build(options.model, len(self.data.classes), planes, size)
+        self.model: nn.Module = network.to(memory_format=torch.channels_last)  # pooling and convolution are faster so
         classes = len(self.data.classes)
         self.metrics = MetricCollection(
             {
