@@ -59,7 +59,9 @@ def make_record(label, seed, plan: Plan, metric="top1", higher=True, unit="point
         )
     ends = [start + phase.length - 1 for phase, start in zip(plan, plan.starts, strict=True)]
     held = [phase for phase in plan if phase.sparsity]
-    free = [after for before, after in zip(plan, plan.phases[1:], strict=False) if before.sparsity and not after.sparsity]
+    free = [
+        after for before, after in zip(plan, plan.phases[1:], strict=False) if before.sparsity and not after.sparsity
+    ]
     return {
         "recipe": "images",
         "method": label,
@@ -98,7 +100,11 @@ def make_record(label, seed, plan: Plan, metric="top1", higher=True, unit="point
             for one, two in zip(held, held[1:], strict=False)
             if free
         ],
-        "data": {"name": "fashion-mnist", "sizes": {"train": 2000, "valid": 5000, "test": 10000}, "sha256": "e8eb" * 16},
+        "data": {
+            "name": "fashion-mnist",
+            "sizes": {"train": 2000, "valid": 5000, "test": 10000},
+            "sha256": "e8eb" * 16,
+        },
         "options": OPTIONS,
         "selection": "the last epoch's weights; the test split was read once, after training",
         "weights_sha256": f"{seed:064x}",
@@ -122,7 +128,9 @@ def make_histograms(seed):
         cut = [0 if abs(v) < 0.385 else count for v, count in zip(x, bell, strict=True)]
         soft = [count * min(1.0, (abs(v) / 0.385) ** 6) for v, count in zip(x, bell, strict=True)]
         spike = [count + (0.3 * weights if v == 0 else 0) for v, count in zip(x, soft, strict=True)]
-        filled = [count + 0.3 * weights * 0.13 * 2.718 ** (-((v / 0.25) ** 2) / 2) for v, count in zip(x, soft, strict=True)]
+        filled = [
+            count + 0.3 * weights * 0.13 * 2.718 ** (-((v / 0.25) ** 2) / 2) for v, count in zip(x, soft, strict=True)
+        ]
         shapes = zip(MOMENTS, (bell, cut, soft, spike, filled), strict=True)
         found[layer] = {
             "weights": weights,

@@ -54,7 +54,9 @@ class RunFolder:
         deadline = time.monotonic() + seconds
         while not (path / "config.json").exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no run folder at {path} after {seconds:.0f} s; do all processes see the same --out?")
+                raise TimeoutError(
+                    f"no run folder at {path} after {seconds:.0f} s; do all processes see the same --out?"
+                )
             time.sleep(0.1)
         return cls(path)
 

@@ -58,8 +58,8 @@ def read_torchvision(kind: type, root: Path) -> tuple[dict[str, Split], tuple[st
         sets = [kind(str(root), **arguments) for arguments in how]
     except TypeError as error:
         raise ValueError(
-            f"torchvision's {kind.__name__} is no data set with a train and a test part ({error}); save what you need of "
-            f"it as a folder of classes"
+            f"torchvision's {kind.__name__} is no data set with a train and a test part ({error}); save what you need "
+            f"of it as a folder of classes"
         ) from error
     except (RuntimeError, FileNotFoundError) as error:
         raise FileNotFoundError(f"torchvision's {kind.__name__} is not in --data-root {root}: {error}") from error
@@ -108,7 +108,9 @@ def read_list(path: Path, size: int) -> tuple[dict[str, Split], tuple[str, ...]]
         )
     for number, row in enumerate(rows, start=2):
         if row["split"] not in ("train", "val", "test") or not row["path"] or not row["label"]:
-            raise ValueError(f"{path}, line {number}: needs a path, a label and train, val or test, got {list(row.values())}")
+            raise ValueError(
+                f"{path}, line {number}: needs a path, a label and train, val or test, got {list(row.values())}"
+            )
     classes = tuple(sorted({row["label"] for row in rows if row["split"] == "train"}))
     splits = {}
     for kind, part in (("train", "train"), ("valid", "val"), ("test", "test")):
