@@ -33,4 +33,6 @@ def __getattr__(name: str) -> Any:
     """Import an adapter or a room on first use, so that the core needs torch alone."""
     if name in ("lightning", "huggingface", "recipes", "datasets", "study"):
         return import_module(f"{__name__}.{name}")
+    if name == "load":  # an exported folder's network
+        return import_module(f"{__name__}.recipes.export").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ COMMANDS = {
     "sensitivity": ("study", "prune one layer of a trained network at a time, and propose sparsities"),
     "inspect": ("network", "zeros per tensor of any checkpoint"),
     "export": ("network", "a run's network as safetensors with a model card"),
+    "eval": ("network", "top-1 and top-5 of an image network on a folder"),
     "transcribe": ("network", "print what is said in recordings, by a trained speech network"),
     "caption": ("network", "say what pictures show, with a network trained on captions"),
     "data": ("data", "fetch and prepare a packaged data set"),

@@ -124,12 +124,15 @@ def random_keys(weight: Tensor, seed: int) -> Keys:
     """
     magnitudes = magnitude_keys(weight)
     group, device = magnitudes.group, magnitudes.device
-    before = 0
-    content = sum(int(keys.sum(dtype=torch.int64)) for _, _, keys in magnitudes.chunks()) % _INT64
-    if group is not None:
-        parts = _gather(torch.tensor([magnitudes.numel, _signed(content)], device=device), group)
-        before = int(parts[: dist.get_rank(group), 0].sum())
-        content = int(parts[:, 1].sum())
+    content = nans = 0
+    for _, _, keys in magnitudes.chunks():
+        content += int(keys.sum(dtype=torch.int64))
+        nans += bool(keys.amax() > magnitudes.highest)
+    parts = torch.tensor([[magnitudes.numel, _signed(content), nans]], device=device)
+    parts, rank = (parts, 0) if group is None else (_gather(parts[0], group), dist.get_rank(group))
+    if parts[:, 2].any():
+        raise ValueError(_NAN)
+    before, content = int(parts[:rank, 0].sum()), int(parts[:, 1].sum())
     offset = _signed(content + seed * GOLDEN)
 
     def pick(indices: Tensor | slice) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 
 from redense import Plan, dsd
 from redense.study.methods import build_methods
@@ -97,7 +98,7 @@ def make_record(label, seed, plan: Plan, metric="top1", higher=True, unit="point
                 "with": two.name,
                 "layers": {layer: 0.6 + 0.3 * noise.random() for layer in LAYERS},
             }
-            for one, two in zip(held, held[1:], strict=False)
+            for one, two in pairwise(held)
             if free
         ],
         "data": {
@@ -123,7 +124,7 @@ def make_histograms(seed):
     """The five moments of layers whose weights are normal: cut out, softened, released, filled again."""
     found = {}
     for layer, weights in LAYERS.items():
-        x = [(bin - 50) / 12.5 for bin in range(101)]
+        x = [(place - 50) / 12.5 for place in range(101)]
         bell = [weights * 0.0319 * 2.718 ** (-(v**2) / 2) for v in x]
         cut = [0 if abs(v) < 0.385 else count for v, count in zip(x, bell, strict=True)]
         soft = [count * min(1.0, (abs(v) / 0.385) ** 6) for v, count in zip(x, bell, strict=True)]

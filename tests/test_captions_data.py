@@ -256,7 +256,7 @@ def test_weights_come_from_a_local_file(tmp_path):
 
 
 def test_an_unknown_cnn_is_named_with_near_names():
-    with pytest.raises(ValueError, match="no CNN is called 'vgg61'; near names: .*vgg1"):
+    with pytest.raises(ValueError, match=r"no CNN is called 'vgg61'; near names: .*vgg1"):
         torchvision_cnn("vgg61", "random")
     with pytest.raises(ValueError, match="no linear layer"):
         torchvision_cnn("squeezenet1_1", "random")
@@ -303,6 +303,17 @@ def test_rare_words_and_words_of_other_splits_are_left_out(tmp_path):
     assert data.text(valid.words[0, :3].tolist()) == "a red square"
 
 
+def test_a_training_caption_without_a_known_word_does_not_teach_silence(tmp_path):
+    folder = write_set(tmp_path / "squares")
+    change(folder, lambda content: content["images"][5]["sentences"].append({"raw": "Unheard."}))
+    write_features(folder)
+    data = load(str(folder), least=2)
+    assert int(data.splits["train"].lengths.min()) > 0
+    assert len(data.splits["train"].owners) == 24
+    left_out = data.fingerprint()["left_out"]
+    assert left_out == {"training captions without a known word": {"count": 1, "first": ["train5.png"]}}
+
+
 def some_data(tmp_path, **options):
     folder = write_set(tmp_path / "squares")
     write_features(folder)
@@ -334,7 +345,7 @@ def test_ranks_share_an_epoch_without_overlap(tmp_path):
 def test_evaluation_gives_each_image_once_with_all_its_captions(tmp_path):
     split = some_data(tmp_path).splits["valid"]
     batches = list(Images("valid", split, 4))
-    assert [list(chosen) for _, chosen, _, _ in batches] == [[0, 1, 2, 3], [4, 5]]
+    assert [chosen for _, chosen, _, _ in batches] == [[0, 1, 2, 3], [4, 5]]
     assert len(Images("valid", split, 4)) == 2
     assert [len(lengths) for *_, (_, _, lengths) in batches] == [8, 4]
     assert torch.equal(torch.cat([features for _, _, features, _ in batches]), split.features)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,12 +84,12 @@ def test_the_sparse_phase_holds_80_per_cent_of_every_matrix_and_none_of_the_embe
     assert all(int((weight == 0).sum()) < 0.8 * weight.numel() for weight in final.values() if weight.ndim > 1)
 
 
-def test_captions_of_every_phase_are_kept_with_references_and_scores(trained, record):
+def test_captions_of_every_phase_are_kept_with_references_and_scores(trained, record, squares):
     kept = json.loads((trained / "captions.json").read_text())
     assert kept["phases"] == ["dense", "sparse", "redense"]
     assert len(kept["images"]) == 9
     for image in kept["images"]:
-        assert Image.open(image["image"]).size == (20, 20)
+        assert Path(image["image"]).parent == squares / "images"
         for said in image["captions"].values():
             assert said["score"] == round(scores.each([said["caption"]], [image["references"]])[0], 2)
     for phase in record["phases"]:
@@ -102,11 +103,8 @@ def test_pictures_are_chosen_by_score_and_by_seed():
     assert examples.choose(content, 2) == {"best": [1, 4], "random": [3, 0], "worst": [2, 0]}
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 4, 6])
+@pytest.mark.parametrize("epoch", [2, 4, 6])
 def test_a_resumed_run_ends_with_the_same_bits(epoch, trained, squares, tmp_path, redense, monkeypatch):
-    class Stop(Exception):
-        pass
-
     def stop(self, many, keep_last=RunFolder.keep_last):
         keep_last(self, many)
         if self.epoch_file(epoch).exists():
@@ -178,7 +176,7 @@ def test_caption_works_on_an_exported_network(trained, squares, tmp_path, redens
 def test_inspect_shows_the_sparse_phase(trained, redense):
     answer = redense("inspect", trained / "checkpoints" / "sparse.ckpt")
     assert answer.code == 0
-    assert "80.0" in answer.out
+    assert answer.out.count("80.") == 4  # of 16 x F, 64 x 16 twice, V x 16; not the embedding
 
 
 @pytest.mark.parametrize(

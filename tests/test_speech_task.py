@@ -73,13 +73,12 @@ def test_it_learns(trained):
     assert phases[-1]["valid"]["loss"] < 0.5 * phases[0]["train_loss"]
 
 
-def test_convolutions_and_the_ctc_output_hold_no_zero_in_a_sparse_phase(trained, redense):
+def test_convolutions_and_the_ctc_output_hold_no_zero_in_a_sparse_phase(trained):
     state = torch.load(trained / "checkpoints" / "sparse-1.ckpt", weights_only=True)["state_dict"]
     zeros = {name: float((weight == 0).float().mean()) for name, weight in state.items() if weight.ndim > 1}
     held = {name for name, share in zeros.items() if share > 0}
     assert held == {name for name in zeros if "recurrent" in name or "fully_connected" in name}
     assert all(abs(zeros[name] - 0.5) < 0.01 for name in held)
-    assert "recurrent.0.weight_hh_reverse" in redense("inspect", trained).out
 
 
 def test_the_worst_utterances_and_speakers_of_every_phase_are_kept(trained):
@@ -93,7 +92,8 @@ def test_the_worst_utterances_and_speakers_of_every_phase_are_kept(trained):
 
 def test_the_untrained_net_and_the_most_frequent_sentence_are_printed(speech, tmp_path, redense):
     answer = redense("train", "speech", "--data", speech, *TINY, "--dense", 1, "--sparse", 1, "--redense", 1,
-                     "--passes", 1, "--sparsity", 0.5, "--sparse-lr", 1, "--redense-lr", 1, "--out", tmp_path / "run")  # fmt: skip
+                     "--passes", 1, "--sparsity", 0.5, "--sparse-lr", 1,
+                     "--redense-lr", 1, "--out", tmp_path / "run")  # fmt: skip
     assert answer.code == 0, answer.err
     line = next(line for line in answer.out.splitlines() if line.startswith("untrained: valid wer"))
     assert "; always answering '" in line
@@ -117,9 +117,10 @@ def test_a_run_stopped_in_a_sparse_phase_ends_with_the_same_bits(trained, speech
     assert [row["train_loss"] for row in whole["history"]] == [row["train_loss"] for row in stopped["history"]]
 
 
-def test_augmentation_and_dropout_survive_a_resume_bit_for_bit(speech, tmp_path, redense, monkeypatch):
+def test_augmentation_and_dropout_survive_a_resume_bit_for_bit(speech, tmp_path, redense):
     arguments = ("train", "speech", "--data", speech, *TINY, "--dense", 2, "--sparse", 1, "--redense", 1,
-                 "--augment", "spec-speed", "--dropout", 0.2, "--normalize", "corpus", "--optimizer", "sgd")  # fmt: skip
+                 "--augment", "spec-speed", "--dropout", 0.2, "--normalize", "corpus",
+                 "--optimizer", "sgd")  # fmt: skip
     assert redense(*arguments, "--out", tmp_path / "whole").code == 0
     whole = json.loads((tmp_path / "whole" / "record.json").read_text())
     folder = shutil.copytree(tmp_path / "whole", tmp_path / "again")
@@ -150,7 +151,8 @@ def test_transcribing_equals_the_tasks_own_answer(trained, speech, redense):
 
 def test_a_language_model_is_asked_for_its_words(trained, speech, tmp_path, redense):
     (tmp_path / "a.arpa").write_text(
-        "\\data\\\nngram 1=4\n\n\\1-grams:\n-9\t<unk>\n-99\t<s>\n-1\t</s>\n-1\tabcabc\n\n\\end\\\n"
+        "\\data\\\nngram 1=4\nngram 2=1\n\n\\1-grams:\n-9\t<unk>\t0\n-99\t<s>\t0\n-1\t</s>\t0\n-1\tabcabc\t0\n\n"
+        "\\2-grams:\n-0.1\tabcabc abcabc\n\n\\end\\\n"
     )
     answer = redense("transcribe", trained, speech / "test0.wav", "--lm", tmp_path / "a.arpa", "--beam", 32)
     assert answer.code == 0, answer.err

@@ -1,4 +1,4 @@
-"""``redense inspect``, ``export``, ``transcribe`` and ``caption``: what a trained network is and says."""
+"""``redense inspect``, ``export``, ``eval``, ``transcribe`` and ``caption``: what a trained network is and says."""
 
 from __future__ import annotations
 
@@ -27,6 +27,26 @@ def export_command(arguments: list[str]) -> int:
     asked = parse(parser, arguments)
     for file in export(asked.run, asked.folder):
         print(file)
+    return 0
+
+
+def eval_command(arguments: list[str]) -> int:
+    """Count how many images a network knows."""
+    from redense.recipes.images.evaluation import evaluate
+
+    parser = make_parser("redense eval", "Top-1 and top-5 of an image network, a single centre crop an image.")
+    parser.add_argument(
+        "network",
+        type=str,
+        help="a finished run, an export, a file of weights, or pretrained: torchvision's",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="one folder a class, or a folder with such a val/")
+    parser.add_argument("--model", type=str | None, default=None, help="whose weights the file has; resnet50, say")
+    parser.add_argument("--size", type=int | None, default=None, help="of the crop; default the run's, else 224")
+    parser.add_argument("--batch", type=int, default=64, help="images at a time")
+    parser.add_argument("--workers", type=int | None, default=None, help="decoding processes; default one a core")
+    parser.add_argument("--device", type=str | None, default=None, help="cpu or cuda; default cuda where there is one")
+    print(evaluate(**{name: value for name, value in vars(parse(parser, arguments)).items() if name != "config"}))
     return 0
 
 

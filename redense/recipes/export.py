@@ -7,7 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import nn
+
 from redense.plan import Plan
+from redense.recipes import RECIPES
 from redense.recipes.checkpoints import write_text, write_whole
 from redense.recipes.folder import RunFolder
 from redense.recipes.training import build_task
@@ -37,6 +41,33 @@ def export(run_path: Path, folder: Path) -> list[Path]:
     write_text(files[1], json.dumps({"recipe": record["recipe"], **config}, indent=2) + "\n")
     write_text(files[2], model_card(record, plan))
     return files
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The trained network of a folder that `export` wrote, in evaluation mode.
+
+    >>> network = redense.load("hub/")
+
+    Raises:
+        FileNotFoundError, ValueError: no such folder, or not an export.
+    """
+    file = Path(folder) / "config.json"
+    if not file.is_file() or not (Path(folder) / "model.safetensors").is_file():
+        raise FileNotFoundError(f"{folder} needs config.json and model.safetensors; redense export makes them")
+    config = json.loads(file.read_text("utf-8"))
+    if (recipe := config.get("recipe")) == "captions":
+        from redense.recipes.captions.models import NeuralTalk
+
+        network: nn.Module = NeuralTalk(len(config["vocabulary"]) + 1, config["features"], config["hidden"])
+        network.load_state_dict(load_file(file.with_name("model.safetensors")))
+        return network.eval()
+    if recipe == "images":
+        from redense.recipes.images.weights import restore
+    elif recipe == "speech":
+        from redense.recipes.speech.networks import restore
+    else:
+        raise ValueError(f"{file} is not of an export: recipe is {recipe!r}, known are {', '.join(RECIPES)}")
+    return restore(Path(folder))[0]
 
 
 def model_card(record: dict[str, Any], plan: Plan) -> str:
@@ -69,6 +100,8 @@ the sparse phase is the reason; `redense study` compares methods at equal budget
 ```python
 from safetensors.torch import load_file
 model.load_state_dict(load_file("model.safetensors"))  # strict; config.json names the architecture
+
+model = redense.load(".")  # or let redense build it
 ```
 
 Data: {data["name"]}, {data["sizes"]}, sha256 {data["sha256"]}. Trained in {record["seconds"]:.0f} s with

@@ -7,7 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -121,7 +121,9 @@ def load(
         kind: _split(pictures, matrix[[rows[picture.file] for picture in pictures]], vocabulary)
         for kind, pictures in parts.items()
     }
-    return CaptionData(found.name, vocabulary, splits, network, found.left_out, _APART.get(found.name, ""))
+    splits["train"], silent = _without_silence(splits["train"])
+    left_out = {**found.left_out, **({"training captions without a known word": silent} if silent else {})}
+    return CaptionData(found.name, vocabulary, splits, network, left_out, _APART.get(found.name, ""))
 
 
 def build_vocabulary(train: Sequence[Picture], least: int) -> tuple[str, ...]:
@@ -170,12 +172,12 @@ class Images:
     def __len__(self) -> int:
         return math.ceil(len(self._split) / self._batch)
 
-    def __iter__(self) -> Iterator[tuple[str, range, Tensor, Pairs]]:
+    def __iter__(self) -> Iterator[tuple[str, list[int], Tensor, Pairs]]:
         for start in range(0, len(self._split), self._batch):
             chosen = range(start, min(start + self._batch, len(self._split)))
             owned = (self._split.owners >= chosen.start) & (self._split.owners < chosen.stop)
             features = self._split.features[chosen.start : chosen.stop]
-            yield self._kind, chosen, features, pairs(self._split, owned.nonzero().squeeze(1))
+            yield self._kind, list(chosen), features, pairs(self._split, owned.nonzero().squeeze(1))
 
 
 def pairs(split: Split, chosen: Tensor) -> Pairs:
@@ -193,6 +195,14 @@ def _split(pictures: Sequence[Picture], features: Tensor, vocabulary: Sequence[s
         row[: len(caption)] = torch.tensor(caption, dtype=torch.long)
     lengths = torch.tensor(list(map(len, encoded)), dtype=torch.long)
     return Split(tuple(pictures), features, words, lengths, torch.tensor(owners, dtype=torch.long))
+
+
+def _without_silence(split: Split) -> tuple[Split, list[str]]:
+    """A split without pairs of no known word, which would teach to say nothing; and their files' names."""
+    known = split.lengths > 0
+    silent = [split.pictures[owner].file.name for owner in split.owners[~known].tolist()]
+    kept = replace(split, words=split.words[known], lengths=split.lengths[known], owners=split.owners[known])
+    return kept, silent
 
 
 def _word_cnn(train: Sequence[Picture], vocabulary: Sequence[str], epochs: int) -> Cnn:

@@ -17,10 +17,11 @@ from redense.recipes.captions import scores
 from redense.recipes.captions.data import Split
 from redense.recipes.captions.features import Cnn
 from redense.recipes.checkpoints import write_text, write_whole
+from redense.recipes.folder import RunFolder
 
 
 def keep(folder: Path, phase: str, split: Split, captions: Sequence[str], seed: int) -> None:
-    """Add a phase's captions of every image to ``captions.json``, and draw ``captions.png`` anew.
+    """Add a phase's captions of every image to ``captions.json``, and after the last phase draw ``captions.png``.
 
     The file holds ``phases``, ``random`` (numbers of a few images, chosen by the seed) and ``images``: path,
     references, and for each phase the caption and its score, which is BLEU of that caption alone.
@@ -32,7 +33,8 @@ def keep(folder: Path, phase: str, split: Split, captions: Sequence[str], seed: 
     for image, caption, score in said:
         image["captions"][phase] = {"caption": caption, "score": round(score, 2)}
     write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    draw(content, folder / "captions.png")
+    if phase == RunFolder(folder).config["plan"][-1]["name"]:
+        draw(content, folder / "captions.png")
 
 
 def choose(content: Mapping[str, Any], many: int = 4) -> dict[str, list[int]]:
@@ -62,7 +64,7 @@ def draw(content: Mapping[str, Any], file: Path, many: int = 4) -> None:
             lines = (textwrap.fill(f"{name}: {text}", 40, subsequent_indent="   ") for name, text in said)
             axes.set_title(f"{title}\n" if number == numbers[0] else "\n", loc="left", fontweight="bold")
             axes.text(0, -0.04, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8)
-    write_whole(file, lambda partial: figure.savefig(partial, dpi=110, format="png"))
+    write_whole(file, lambda partial: figure.savefig(partial, dpi=90, format="png"))
 
 
 def keep_network(folder: Path, config: Mapping[str, Any], cnn: Cnn | None) -> None:

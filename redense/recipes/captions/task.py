@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class CaptionTask(LightningModule):
         lengths = lengths.cpu()
         return F.cross_entropy(self.model(features, words, lengths), next_words(words, lengths))
 
-    def validation_step(self, batch: tuple[str, range, Tensor, Pairs], index: int) -> None:
+    def validation_step(self, batch: tuple[str, list[int], Tensor, Pairs], index: int) -> None:
         """Collect the loss and what is said of each image."""
         self._kind, chosen, features, (pictures, words, lengths) = batch
         lengths = lengths.cpu()
@@ -114,7 +115,7 @@ class CaptionTask(LightningModule):
         self._said |= dict(zip(chosen, map(self.data.text, said), strict=True))
         self._final = False
 
-    def test_step(self, batch: tuple[str, range, Tensor, Pairs], index: int) -> None:
+    def test_step(self, batch: tuple[str, list[int], Tensor, Pairs], index: int) -> None:
         """The same, for all scores."""
         self.validation_step(batch, index)
         self._final = True
@@ -172,6 +173,10 @@ class CaptionTask(LightningModule):
             **{name: o[name] for name in kept},
         }
 
+    @cached_property
+    def _constant(self) -> str:
+        return scores.constant_caption(self.data.splits["train"].references)
+
     def _more(self, captions: list[str], references: list[list[str]]) -> dict[str, float]:
         """The slower scores, those without captions that flatter, and what one constant caption would have."""
         found = scores.more(captions, references)
@@ -182,6 +187,5 @@ class CaptionTask(LightningModule):
                 kept, right = [captions[n] for n in rest], [references[n] for n in rest]
                 found |= {name + mark: value for name, value in scores.bleu(kept, right).items()}
                 found["exact" + mark] = scores.exact(kept, right)
-        constant = scores.constant_caption(self.data.splits["train"].references)
-        said = scores.bleu([constant] * len(references), references)
+        said = scores.bleu([self._constant] * len(references), references)
         return found | {f"{name}_constant": value for name, value in said.items()}

@@ -32,6 +32,21 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def channels(self) -> int:
+        """Planes of an image."""
+        return self.train.images.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return self.train.images.shape[3]
+
+    @property
+    def resize(self) -> int:
+        """The shorter side before the centre crop."""
+        return self.size
+
     def fingerprint(self) -> dict[str, object]:
         """Name, sizes and a sha256 over every pixel and label, for the record."""
         digest = hashlib.sha256()
@@ -108,12 +123,12 @@ class Batches:
 
     def __init__(
         self, data: ImageData, split: Split, batch: int, *, seed: int | None = None, augment: str = "none",
-        rank: int = 0, ranks: int = 1,
+        rank: int = 0, ranks: int = 1, accumulate: int = 1,
     ) -> None:  # fmt: skip
         self._mean = torch.tensor(data.mean).view(-1, 1, 1)
         self._scale = 1 / torch.tensor(data.std).view(-1, 1, 1)
         self._split, self._seed, self._augment, self._rank, self._ranks = split, seed, augment, rank, ranks
-        self._batch = max(batch // ranks, 1)
+        self._batch, self._accumulate = max(batch // ranks, 1), accumulate
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -123,15 +138,15 @@ class Batches:
     def __len__(self) -> int:
         if self._seed is None:
             return math.ceil(len(range(self._rank, len(self._split), self._ranks)) / self._batch)
-        return max(len(self._split) // (self._batch * self._ranks), 1)  # whole batches only
+        whole = len(self._split) // (self._batch * self._ranks)
+        return max(whole - whole % self._accumulate, 1)  # whole optimizer steps only
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self._seed is None:
             order = torch.arange(self._rank, len(self._split), self._ranks)
             generator = None
         else:
-            shuffle = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-            order = torch.randperm(len(self._split), generator=shuffle)[self._rank :: self._ranks]
+            order = shuffled(len(self._split), self._seed, self._epoch)[self._rank :: self._ranks]
             generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._epoch) * 4099 + self._rank)
         for number in range(len(self)):
             chosen = order[number * self._batch : (number + 1) * self._batch]
@@ -140,6 +155,11 @@ class Batches:
                 images = _AUGMENTATIONS[self._augment](images, generator)
             pixels = images.float().div_(255).sub_(self._mean).mul_(self._scale)
             yield pixels.contiguous(memory_format=torch.channels_last), self._split.labels[chosen]
+
+
+def shuffled(length: int, seed: int, epoch: int) -> Tensor:
+    """The epoch's order of ``length`` images, the same on every rank."""
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def _flip(images: Tensor, generator: torch.Generator) -> Tensor:

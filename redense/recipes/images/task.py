@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,14 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from redense.recipes.images import models
-from redense.recipes.images.data import AUGMENTATIONS, Batches, Split, load
+from redense.recipes.checkpoints import write_text
+from redense.recipes.images import models, streams
+from redense.recipes.images.data import AUGMENTATIONS, Batches, ImageData, Split, load
+from redense.recipes.images.presets import PRESETS
+from redense.recipes.images.streams import Files, StreamedBatches, StreamedData, open_folder
+from redense.recipes.images.weights import start_from
+
+__all__ = ["PRESETS", "ImageOptions", "ImageTask"]
 
 
 @dataclass(frozen=True)
@@ -23,16 +31,25 @@ class ImageOptions:
 
     Args:
         data: packaged set (fashion-mnist, emoji-groups), torchvision class on disk (CIFAR10), folder with train/ and
-            val/ of one folder a class, or CSV list with the columns path, label, split.
+            val/ of one folder a class, or CSV list with the columns path, label, split. A folder that
+            memory would not hold, and imagenet, are streamed.
         data_root: where torchvision's data sets lie; default redense's cache folder.
         model: small, cifar-resnet20, cifar-resnet56 or any torchvision classifier (resnet18, vgg16, googlenet, ...).
+        init: trained weights to start from instead of a first dense phase: a .pt, .ckpt or .safetensors file with the
+            model's keys, or pretrained for torchvision's published ones in the local cache.
         train_images: how many images of a seeded shuffle to train on; default all.
-        size: pixels a side; default as stored, 64 for folders and lists.
+        size: pixels a side; default as stored, 64 for folders and lists, 224 for streamed ones.
         batch: images an optimizer step, over all devices together.
+        accumulate: parts that a step's images are trained in one after another, where memory is short.
         lr: learning rate that the phases' factors multiply.
-        momentum: Nesterov momentum.
+        momentum: of SGD.
         weight_decay: L2 penalty, on every parameter as in the paper.
-        augment: none, flip (mirrored at random) or flip-crop (mirrored and shifted by up to an eighth).
+        nesterov: momentum as Nesterov's.
+        augment: none, flip (mirrored at random) or flip-crop (mirrored and shifted by up to an eighth); for streamed
+            folders also resize-crop (a crop of the image at 256/224 of the size), scale-crop (of any scale and aspect)
+            and scale-crop-colour (and colours jittered), all mirrored.
+        workers: processes that decode streamed images; default one a core, at most 8.
+        compile: torch.compile the network.
     """
 
     data: str = "fashion-mnist"
@@ -40,20 +57,30 @@ class ImageOptions:
     model: str = "small"
     train_images: int | None = None
     size: int | None = None
+    init: str | None = None
     batch: int = 128
+    accumulate: int = 1
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    nesterov: bool = True
     augment: str = "flip"
+    workers: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         models.check_name(self.model)
-        if self.augment not in AUGMENTATIONS:
-            raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}")
-        for name, lowest in (("batch", 1), ("size", 8), ("train_images", 1)):
+        if self.augment not in (*AUGMENTATIONS, *streams.AUGMENTATIONS):
+            raise ValueError(
+                f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}; streamed folders also take "
+                f"{', '.join(streams.AUGMENTATIONS)}"
+            )
+        for name, lowest in (("batch", 1), ("size", 8), ("train_images", 1), ("accumulate", 1), ("workers", 0)):
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
         for name in ("lr", "momentum", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0) or (name == "lr" and value == 0):
@@ -71,11 +98,23 @@ class ImageTask(LightningModule):
         super().__init__()
         self.options, self.seed = options, seed
         channels = None if options.model in ("small", "cifar-resnet20", "cifar-resnet56") else 3
-        root = None if options.data_root is None else options.data_root
-        self.data = load(options.data, size=options.size, channels=channels, root=root, most=options.train_images)
-        _, planes, _, size = self.data.train.images.shape
+        root = None if options.data_root is None else Path(options.data_root)
+        self.data: ImageData | StreamedData
+        if streams.wanted(options.data, options.augment, options.size):
+            self.data = open_folder(options.data, options.size or 224, root=root, most=options.train_images)
+        else:
+            self.data = load(options.data, size=options.size, channels=channels, root=root, most=options.train_images)
+        if options.accumulate > 1 and options.batch > len(self.data.train):
+            raise ValueError(
+                f"batch {options.batch} is more than the {len(self.data.train)} training images; accumulate needs "
+                f"whole steps, pass a smaller --batch"
+            )
         torch.manual_seed(seed)
-        network = models.build(options.model, len(self.data.classes), planes, size)
+        network = models.build(options.model, len(self.data.classes), self.data.channels, self.data.size)
+        if options.init is not None:
+            start_from(network, options.model, options.init)
+        if options.compile:
+            network.compile()
         self.model: nn.Module = network.to(memory_format=torch.channels_last)  # pooling and convolution are faster so
         classes = len(self.data.classes)
         self.metrics = MetricCollection(
@@ -85,6 +124,10 @@ class ImageTask(LightningModule):
             }
         )
         self.loss = MeanMetric()
+
+    def on_fit_start(self) -> None:
+        """The loader gives a step's images in this many parts."""
+        self.trainer.accumulate_grad_batches = self.options.accumulate
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Cross entropy; auxiliary heads count 0.3 each (Szegedy et al. 2014)."""
@@ -116,20 +159,28 @@ class ImageTask(LightningModule):
         """SGD as in the paper; the plan sets the rate."""
         o = self.options
         return torch.optim.SGD(
-            self.parameters(), lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay, nesterov=o.momentum > 0
+            self.parameters(),
+            lr=o.lr,
+            momentum=o.momentum,
+            weight_decay=o.weight_decay,
+            nesterov=o.nesterov and o.momentum > 0,
         )
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> Batches | StreamedBatches:
         """Shuffled and augmented by seed and epoch."""
         return self._batches(self.data.train, self.seed)
 
-    def val_dataloader(self) -> Batches:
+    def val_dataloader(self) -> Batches | StreamedBatches:
         """In order."""
         return self._batches(self.data.valid)
 
-    def test_dataloader(self) -> Batches:
+    def test_dataloader(self) -> Batches | StreamedBatches:
         """In order; read once, after training."""
         return self._batches(self.data.test)
+
+    def phase_ended(self, phase: str, folder: Path) -> None:
+        """Keep in network.json what the network is."""
+        write_text(folder / "network.json", json.dumps(self.config(), indent=2) + "\n")
 
     def fingerprint(self) -> dict[str, object]:
         """What the record says of the data."""
@@ -137,23 +188,27 @@ class ImageTask(LightningModule):
 
     def config(self) -> dict[str, Any]:
         """What a loader must know to rebuild the network and its input."""
-        _, channels, _, size = self.data.train.images.shape
-        return {
+        found = {
             "architecture": self.options.model,
             "classes": list(self.data.classes),
-            "channels": channels,
-            "size": size,
+            "channels": self.data.channels,
+            "size": self.data.size,
+            "resize": self.data.resize,
             "mean": list(self.data.mean),
             "std": list(self.data.std),
         }
+        return found | ({"transform_input": True} if getattr(self.model, "transform_input", False) else {})
 
-    def _batches(self, split: Split, seed: int | None = None) -> Batches:
-        return Batches(
-            self.data,
-            split,
-            self.options.batch if seed is not None else max(self.options.batch, 500),
-            seed=seed,
-            augment=self.options.augment,
-            rank=self.trainer.global_rank,
-            ranks=self.trainer.world_size,
-        )
+    def _batches(self, split: Split | Files, seed: int | None = None) -> Batches | StreamedBatches:
+        o = self.options
+        part = o.batch // o.accumulate
+        how: dict[str, Any] = {
+            "seed": seed,
+            "augment": o.augment,
+            "rank": self.trainer.global_rank,
+            "ranks": self.trainer.world_size,
+            "accumulate": o.accumulate,
+        }
+        if isinstance(self.data, StreamedData):
+            return StreamedBatches(self.data, split, part, workers=o.workers, **how)  # type: ignore[arg-type]
+        return Batches(self.data, split, part if seed is not None else max(part, 500), **how)  # type: ignore[arg-type]

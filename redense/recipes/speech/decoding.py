@@ -35,12 +35,12 @@ class BeamSearch:
 
     Args:
         alphabet: the network's characters.
-        language_model: a KenLM binary or ARPA file over normalised words; None searches without one.
+        language_model: an ARPA file of at least bigrams over normalised words; None searches without one.
         beam: hypotheses kept a frame.
         weight, word_score: of a word's log-probability and of each word, chosen on the validation split.
 
     Raises:
-        FileNotFoundError: no such model.
+        FileNotFoundError, ValueError: no such model, or not an ARPA file.
     """
 
     def __init__(
@@ -69,7 +69,11 @@ class BeamSearch:
         dictionary = Dictionary(words)
         unknown = dictionary.entry_size()
         dictionary.add_entry("<unk>")
-        model = KenLM(str(language_model), dictionary)
+        try:
+            model = KenLM(str(language_model), dictionary)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1]
+            raise ValueError(f"{language_model} is no ARPA file that KenLM reads: {reason}") from error
         trie = flashlight.Trie(len(alphabet) + 1, self._space)
         start = model.start(False)
         for index, word in enumerate(words):
