@@ -93,7 +93,9 @@ class DSDCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Release what the last phase held; a plan that was cut short warns."""
         phases = self._require()
-        self._seek(trainer, trainer.current_epoch if self.unit == "epoch" else trainer.global_step)
+        done = trainer.current_epoch if self.unit == "epoch" else trainer.global_step
+        if done >= len(self.plan) or self.plan.at(done) == phases.phase:  # a phase that never ran is not entered
+            self._seek(trainer, done)
         phases.close()
 
     def state_dict(self) -> dict[str, Any]:

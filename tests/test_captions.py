@@ -209,11 +209,11 @@ def test_a_beam_without_room_is_refused(wrong):
 
 
 def files(folder, captions, references):
-    """The files that sacrebleu's own command reads: an empty line where an image has fewer references."""
+    """The files that sacrebleu's own command reads; where an image has fewer references its first one stands again."""
     (folder / "captions").write_text("".join(f"{line}\n" for line in captions))
     most = max(map(len, references))
     for n in range(most):
-        column = (right[n] if n < len(right) else "" for right in references)
+        column = (right[n] if n < len(right) else right[0] for right in references)
         (folder / f"references{n}").write_text("".join(f"{line}\n" for line in column))
     return [folder / f"references{n}" for n in range(most)]
 

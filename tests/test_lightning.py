@@ -133,6 +133,16 @@ def test_a_stopped_training_names_the_phases_that_never_ran(tmp_path):
         fit(tmp_path, [DSDCallback(PLAN), Stop()])
 
 
+def test_a_training_stopped_at_a_phases_end_does_not_prune(tmp_path):
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    with pytest.warns(UserWarning, match="dense, sparse, redense did not run"):
+        module = fit(tmp_path, [DSDCallback(PLAN), Stop()])
+    assert module.net[0].weight.count_nonzero() == 48
+
+
 def test_nothing_is_left_on_the_module_after_fit(tmp_path):
     module = fit(tmp_path, [DSDCallback(redense.Plan((redense.Phase("sparse", 6, sparsity=0.5),)))])
     assert int((module.net[0].weight == 0).sum()) == 24
