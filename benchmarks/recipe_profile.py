@@ -1,8 +1,8 @@
-"""Where the default image recipe's wall time goes: ``python benchmarks/recipe_profile.py``.
+"""Where the default image recipe's wall time goes: ``python -m benchmarks.recipe_profile``.
 
 One epoch each of dense, sparse and re-dense on Fashion-MNIST with the default flags, through the same `train` that the
-command calls. Wall time runs from the first epoch's start to the last one's end: batches, checkpoints, metrics, masks and
-TensorBoard are in it. Wanted: at least 85 % in forward, backward and optimizer.
+command calls. Wall time runs from the first epoch's start to the last one's end: batches, checkpoints, metrics, masks
+and TensorBoard are in it. Wanted: at least 85 % in forward, backward and optimizer.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TimedTask(ImageTask):
             super().optimizer_zero_grad(*args)
 
     def optimizer_step(self, epoch: int, index: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """The step, with the hooks that hold weights at zero, without the forward and backward that its closure runs."""
+        """The step, with the hooks that hold weights at zero; its closure runs forward and backward, timed above."""
 
         def closure() -> Any:
             with self._timed("closure"):
@@ -102,7 +102,9 @@ def main() -> None:
     training = sum(seconds[name] for name in ("forward", "backward", "optimizer"))
     share = (training + seconds["validation"]) / wall
     parts = ", ".join(f"{name} {100 * value / wall:.1f} %" for name, value in seconds.items())
-    print(f"{100 * share:.1f} % of {wall:.1f} s in the network and its optimizer ({parts}); wanted {100 * WANTED:.0f} %")
+    print(
+        f"{100 * share:.1f} % of {wall:.1f} s in the network and its optimizer ({parts}); wanted {100 * WANTED:.0f} %"
+    )
     result = {
         "share": share,
         "share_without_validation": training / (wall - seconds["validation"]),

@@ -166,10 +166,19 @@ def test_an_empty_part_is_named(refuse, own_pictures):
 @pytest.mark.parametrize(
     ("rows", "wanted"),
     [
-        (["train/red/0002.png,red,train", "val/red/0002.png,mauve,val"], "label 'mauve' of val/red/0002.png is in no tr"),
-        (["train/red/0002.png,red,train", "val/red/0002.png,red,valid"], "line 3: needs a path, a label and train, val"),
+        (
+            ["train/red/0002.png,red,train", "val/red/0002.png,mauve,val"],
+            "label 'mauve' of val/red/0002.png is in no tr",
+        ),
+        (
+            ["train/red/0002.png,red,train", "val/red/0002.png,red,valid"],
+            "line 3: needs a path, a label and train, val",
+        ),
         (["train/red/0002.png,red"], "line 2: needs a path, a label and train, val or test"),
-        (["train/red/9.png,red,train", "train/blue/0000.png,blue,train"], "red/9.png, which list.csv train lists, does"),
+        (
+            ["train/red/9.png,red,train", "train/blue/0000.png,blue,train"],
+            "red/9.png, which list.csv train lists, does",
+        ),
         (["train/red/0002.png,red,train"], "list.csv has one class only, red; a classifier needs two or more"),
         (["val/red/0002.png,red,val"], "label 'red' of val/red/0002.png is in no training row"),
     ],
@@ -214,9 +223,21 @@ def test_a_plan_file_is_trained_as_it_stands(redense, pictures, tmp_path):
         ("plan.toml", "dense = 3\n", "plan.toml needs a list called phases"),
         ("plan.yaml", "phases:\n- {name: dense, len: 1}", "plan.yaml: a phase has no field 'len'; it has name, length"),
         ("plan.yaml", "phases:\n- {name: dense}", "plan.yaml: a phase needs a length"),
-        ("plan.toml", '[[phases]]\nname = "s"\nlength = 0\n', "plan.toml: phase 's' would never run: length must be at"),
-        ("plan.yaml", "phases:\n- {name: s, length: 1, sparsity: 2}", "plan.yaml: phase 's': sparsity must lie in [0, 1)"),
-        ("plan.yaml", "phases:\n- {name: s, length: 1, sparsity: 0.1, mask: most}", "mask must be one of magnitude, random"),
+        (
+            "plan.toml",
+            '[[phases]]\nname = "s"\nlength = 0\n',
+            "plan.toml: phase 's' would never run: length must be at",
+        ),
+        (
+            "plan.yaml",
+            "phases:\n- {name: s, length: 1, sparsity: 2}",
+            "plan.yaml: phase 's': sparsity must lie in [0, 1)",
+        ),
+        (
+            "plan.yaml",
+            "phases:\n- {name: s, length: 1, sparsity: 0.1, mask: most}",
+            "mask must be one of magnitude, random",
+        ),
     ],
 )
 def test_a_mistake_in_a_plan_file_is_named_with_the_file(refuse, pictures, tmp_path, name, text, wanted):

@@ -66,7 +66,9 @@ def told(pictures, tmp_path_factory):
 
 def test_both_processes_hold_the_same_masks_and_weights_after_every_epoch(told):
     out, _ = told
-    told_by = {rank: [line.split()[2] for line in out.splitlines() if line.startswith(f"rank {rank} ")] for rank in "01"}
+    told_by = {
+        rank: [line.split()[2] for line in out.splitlines() if line.startswith(f"rank {rank} ")] for rank in "01"
+    }
     assert len(told_by["0"]) == 4
     assert told_by["0"] == told_by["1"]
     assert len(set(told_by["0"])) == 4

@@ -16,11 +16,28 @@ from redense.recipes.images import models
 from redense.recipes.images.data import AUGMENTATIONS, Batches, ImageData, Split, load
 from redense.recipes.images.task import ImageOptions, ImageTask
 
-FAMILIES = (  # the smallest of each
-    "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet mnasnet0_5 mobilenet_v2 "
-    "mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18 resnext50_32x4d shufflenet_v2_x0_5 squeezenet1_1 swin_t "
-    "swin_v2_t vgg11 vit_b_32 wide_resnet50_2"
-).split()
+FAMILIES = [  # the smallest of each
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "resnet18",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11",
+    "vit_b_32",
+    "wide_resnet50_2",
+]
 
 
 def some(many, *, side=8, channels=3, classes=3, seed=0):
@@ -128,9 +145,7 @@ def test_a_list_reads_the_same_as_its_folder(pictures, tmp_path, ending):
     with (tmp_path / f"list.{ending}").open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t" if ending == "tsv" else ",")
         writer.writerow(["path", "label", "split"])
-        writer.writerows(
-            [path, path.parent.name, path.parents[1].name] for path in sorted(pictures.glob("*/*/*.png"))
-        )
+        writer.writerows([path, path.parent.name, path.parents[1].name] for path in sorted(pictures.glob("*/*/*.png")))
     listed, folder = load(str(tmp_path / f"list.{ending}"), size=8), load(str(pictures), size=8)
     assert listed.fingerprint()["sha256"] == folder.fingerprint()["sha256"]
     assert listed.classes == folder.classes
@@ -276,7 +291,9 @@ def test_scores_equal_a_plain_computation(mnist):
             task.validation_step(batch, number)
         ((images, labels),) = Batches(task.data, task.data.train, 36)
         logits = task.model(images)
-    ranks = [(row.argsort(descending=True) == label).nonzero().item() for row, label in zip(logits, labels, strict=True)]
+    ranks = [
+        (row.argsort(descending=True) == label).nonzero().item() for row, label in zip(logits, labels, strict=True)
+    ]
     wanted = {
         "loss": sum(-row.log_softmax(0)[label].item() for row, label in zip(logits, labels, strict=True)) / 36,
         "top1": 100 * sum(rank < 1 for rank in ranks) / 36,

@@ -225,6 +225,12 @@ def test_the_curves_are_the_mean_of_the_histories_in_a_band_of_one_sd(browser, p
         assert band["y"][:20] == pytest.approx(upper)
 
 
+def test_the_page_says_that_an_averaged_methods_curve_is_not_its_score(page, tmp_path):
+    assert "before they are averaged" in page.read_text()
+    other = write_study(tmp_path / "other", ("dense", "lower_lr", "dsd"), seeds=2)
+    assert "before they are averaged" not in report([other]).read_text()
+
+
 def test_the_sparse_phase_is_shaded_from_its_first_epoch_to_its_last(browser, page):
     browser.show(page)
     shapes = browser.run("return document.getElementById('g0-score').layout.shapes.filter(s => s.type === 'rect')")

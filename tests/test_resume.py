@@ -18,7 +18,8 @@ from redense.recipes.record import masks_of
 
 PLAN = ("--dense", "1", "--sparse", "4", "--redense", "1", "--augment", "flip-crop")
 COMMAND = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's '&' had switched it off
+    # a shell's '&' switches SIGINT off for what it starts
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from redense.cli import main; sys.exit(main())"
 )
 

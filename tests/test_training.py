@@ -52,7 +52,7 @@ def test_a_run_folder_holds_everything_it_promises_and_nothing_else(run):
     files = {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()}
     events = {file for file in files if file.startswith("tensorboard/events.out.tfevents")}
     checkpoints = {f"checkpoints/{name}.ckpt" for name in ("dense", "sparse", "redense", "epoch-0004", "epoch-0005")}
-    texts = {"config.json", "plan.txt", "metrics.csv", "record.json", "histograms.json"}
+    texts = {"config.json", "network.json", "plan.txt", "metrics.csv", "record.json", "histograms.json"}
     assert len(events) == 1
     assert files == events | checkpoints | texts | {"curves.png", "histograms.png", "model.safetensors"}
 
@@ -66,7 +66,11 @@ def test_config_and_plan_say_what_was_asked_for(run, pictures):
 
 
 def test_the_record_has_every_field_of_the_format(record):
-    assert {key: record[key] for key in ("recipe", "method", "seed")} == {"recipe": "images", "method": "dsd", "seed": 0}
+    assert {key: record[key] for key in ("recipe", "method", "seed")} == {
+        "recipe": "images",
+        "method": "dsd",
+        "seed": 0,
+    }
     assert record["plan"] == PLAN.to_records()
     assert [(p["name"], p["epochs"], p["sparsity"]) for p in record["phases"]] == [
         ("dense", 2, 0.0),
@@ -241,6 +245,17 @@ def test_a_plan_of_two_passes_keeps_a_checkpoint_each(pictures, tmp_path):
 
 
 def test_include_and_exclude_choose_what_is_held(pictures, tmp_path):
-    flags = ("--dense", "1", "--sparse", "1", "--redense", "1", "--include", "hidden.*,classifier.*", "--exclude", "classifier.*")
+    flags = (
+        "--dense",
+        "1",
+        "--sparse",
+        "1",
+        "--redense",
+        "1",
+        "--include",
+        "hidden.*,classifier.*",
+        "--exclude",
+        "classifier.*",
+    )
     folder = train(tmp_path / "chosen", pictures, *flags)
     assert masks_of(checkpoint(folder, "sparse")).keys() == {"model.hidden.weight"}

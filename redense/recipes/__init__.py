@@ -54,7 +54,14 @@ RECIPES = {
             "CaptionTask",
             "CaptionOptions",
             "caption images: NeuralTalk on drawings of emoji, Flickr8k, Flickr30k, COCO",
-            schedule={"dense": 19, "sparse": 10, "redense": 6, "sparsity": 0.8},
+            schedule={
+                "dense": 12,
+                "sparse": 10,
+                "redense": 6,
+                "sparsity": 0.8,
+                "sparse_lr": 1.0,
+                "redense_lr": 0.3,
+            },
         ),
         Recipe(
             "speech",

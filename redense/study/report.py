@@ -98,6 +98,7 @@ def _part(group: Group, key: str, figures: dict[str, Any]) -> dict[str, Any]:
         "command": command(group),
         "facts": facts(group),
         "extra": _extra(group),
+        "averaged": any(label.partition("@")[0] == "swa" for label in group.labels),
         "results": _results(group),
         **_verdict(group, key, figures),
     }
@@ -165,9 +166,9 @@ def _title(group: Group) -> str:
 def _subtitle(group: Group) -> str:
     record = group.runs[0].record
     seeds = {run.seed for run in group.runs}
-    parts = [record["data"].get("name"), record["options"].get("model"), f"{record['recipe']} recipe"]
+    parts = [record["options"].get("model"), f"{record['recipe']} recipe"]
     if group.is_study:
-        parts.append(f"{len(group.labels)} methods")
+        parts = [record["data"].get("name"), *parts, f"{len(group.labels)} methods"]
     parts.append(f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {record['seed']}")
     return " · ".join(str(part) for part in (*parts, f"{len(group.runs)} runs" * (len(group.runs) > 1)) if part)
 

@@ -127,7 +127,7 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
     """
     look = styles(group.labels)
     plan = reference_plan(group)
-    late, traces, seen = plan[0]["length"] if len(plan) > 1 else 0, [], []
+    late, traces, seen, bands = plan[0]["length"] if len(plan) > 1 else 0, [], [], []
     for label in group.labels:
         runs = [run.record["history"] for run in group.of(label) if run.record.get("history")]
         rows = [row for row in zip(*runs, strict=False) if all(_finite(part.get(key)) for part in row)]
@@ -138,6 +138,7 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
         means, spread = [fmean(row) for row in values], [stdev(row) if len(row) > 1 else 0.0 for row in values]
         low, high = ([mean + way * sd for mean, sd in zip(means, spread, strict=True)] for way in (-1, 1))
         colour, dash = look[label]
+        bands += [*zip(epochs, low, strict=True), *zip(epochs, high, strict=True)]
         seen += [(epoch, value) for epoch, row in zip(epochs, values, strict=True) for value in row]
         if len(runs) > 1:
             traces.append(
@@ -175,10 +176,11 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
         )
     if not traces:
         return None
-    tail = [value for epoch, value in seen if epoch > late] or [value for _, value in seen]
+    tail = [value for epoch, value in bands if epoch > late] or [value for _, value in bands]
+    last = max(epoch for epoch, _ in seen)
     return {
         "data": traces,
-        "close": {"x": [late / 2 + 0.5, max(epoch for epoch, _ in seen) + 0.5], "y": _padded(tail)},
+        "close": {"x": [late / 2 + 0.5, last + 0.5], "y": _padded(tail)},
         "layout": {
             "height": 360,
             "margin": {"t": 26, "b": 44, "l": 54},
@@ -188,7 +190,8 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
                 "title": {"text": "epoch"},
                 "showgrid": False,
                 "tickformat": "d",
-                "range": [0.5, max(epoch for epoch, _ in seen) + 0.5],
+                **({"dtick": 1} if last <= 12 else {}),
+                "range": [0.5, last + 0.5],
             },
             "yaxis": {"title": {"text": plain(title)}, "range": _padded([value for _, value in seen])},
             **_phases(plan),

@@ -14,7 +14,7 @@ from redense.recipes.speech.models import deepspeech1, deepspeech2
 
 _PAPER: dict[str, Any] = {"cell": "rnn"}
 NETWORKS: Mapping[str, tuple[Any, dict[str, Any]]] = {
-    "small": (deepspeech2, {"width": 256, "layers": 2, "filters": 8, "stride": 2, "cell": "rnn"}),
+    "small": (deepspeech2, {"width": 256, "layers": 2, "filters": 8, "stride": 3, "cell": "rnn"}),
     "deepspeech1": (deepspeech1, {**_PAPER, "width": 1024, "stride": 1}),
     "deepspeech2": (deepspeech2, {**_PAPER, "width": 1760, "layers": 7, "filters": 32, "stride": 2}),
 }

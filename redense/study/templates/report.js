@@ -90,13 +90,14 @@
     const share = (count) => count / layer.weights;
     const top = 1.12 * Math.max(...moments.flatMap(([, counts]) => counts.filter((_, bin) => bin !== middle).map(share)));
     const layout = { height: 60 + 170 * rows, margin: { l: 8, r: 8, t: 28, b: 34 }, showlegend: false, bargap: 0, annotations: [] };
+    const tick = Number((layer.range / 2).toPrecision(1));
     const gap = 0.03, space = 0.24 / rows;
     const data = moments.map(([moment, counts], index) => {
       const column = index % columns, row = Math.floor(index / columns), suffix = index ? index + 1 : "";
       const left = column / columns + (column ? gap / 2 : 0), right = (column + 1) / columns - gap / 2;
       const bottom = (rows - 1 - row) / rows + (rows > 1 && row < rows - 1 ? space : 0), up = (rows - row) / rows - (row ? 0.06 : 0);
       layout[`xaxis${suffix}`] = {
-        domain: [left, right], anchor: `y${suffix}`, nticks: 4, showgrid: false, zeroline: false, range: [x[0], x[bins - 1]], tickformat: "~g",
+        domain: [left, right], anchor: `y${suffix}`, tickvals: [-tick, 0, tick], showgrid: false, zeroline: false, range: [x[0], x[bins - 1]], tickformat: "~g",
       };
       layout[`yaxis${suffix}`] = {
         domain: [bottom, up], anchor: `x${suffix}`, range: [0, top], showticklabels: false, showgrid: false, zeroline: false, showline: false,

@@ -1,0 +1,82 @@
+"""Clocks, memory and the machine: what every measurement here uses and every record carries."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def spread(samples: list[float]) -> dict[str, float]:
+    """Median, quartiles and minimum of some timings."""
+    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
+    return {"median": middle, "quartile1": low, "quartile3": high, "min": min(samples), "n": len(samples)}
+
+
+def peak(function: Callable[[], Any]) -> tuple[Any, int]:
+    """What ``function`` returns, and by how many bytes the process grew at most while it ran (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts at what is resident now
+    before = _status("VmRSS")
+    result = function()
+    return result, _status("VmHWM") - before
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    return _status("VmRSS")
+
+
+def available() -> int:
+    """Bytes of memory that the machine could still give."""
+    return _kilobytes(Path("/proc/meminfo").read_text(), "MemAvailable")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, versions, commit and how busy the machine is."""
+    processor = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "memory": _kilobytes(Path("/proc/meminfo").read_text(), "MemTotal"),
+        "load": os.getloadavg()[0],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "redense": _version("redense"),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+def _status(field: str) -> int:
+    return _kilobytes(Path("/proc/self/status").read_text(), field)
+
+
+def _kilobytes(table: str, field: str) -> int:
+    return next(int(line.split()[1]) * 1024 for line in table.splitlines() if line.startswith(field + ":"))

@@ -1,0 +1,73 @@
+"""One training step in a sparse phase, as a ratio to the dense step of the same model in the same minutes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+import redense
+
+from .contenders import CONTENDERS, dense
+from .measure import machine, seconds, spread
+from .workloads import OPTIMIZERS, WORKLOADS
+
+SPARSITY = 0.3
+
+
+def steps(workload: str, optimizer: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, Any]:
+    """Seconds a step of each contender, all on one model, by turns.
+
+    The dense step and ours are taken twice a round. A ratio is the median over rounds of a contender's step over the
+    mean dense step of its round, so that a machine that slows down for a while slows both.
+    """
+    torch.manual_seed(0)
+    model, inputs, targets = WORKLOADS[workload]()
+    trainer = OPTIMIZERS[optimizer](model)
+    masks = redense.build_masks(redense.prunable(model), SPARSITY)
+    turns = [*names, *(name for name in ("dense", "redense") if name in names)]
+    samples: dict[str, list[list[float]]] = {name: [] for name in names}
+    for number in range(-1, rounds):  # the first one warms up
+        for name in names:
+            samples[name].append([])
+        for name in turns:
+            with CONTENDERS.get(name, dense)(model, trainer, masks) as step:
+
+                def once(step: Any = step) -> None:
+                    trainer.zero_grad()
+                    nn.functional.cross_entropy(model(inputs), targets).backward()
+                    step()
+
+                samples[name][-1].append(seconds(once))
+            trainer.zero_grad()
+        if number < 0:
+            samples = {name: [] for name in names}
+    means = [statistics.mean(found) for found in samples["dense"]]
+    rows = {}
+    for name, found in samples.items():
+        ratios = [statistics.mean(taken) / base for taken, base in zip(found, means, strict=True)]
+        rows[name] = {"seconds": spread([second for taken in found for second in taken]), "ratio": spread(ratios)}
+    return {
+        "workload": workload,
+        "optimizer": optimizer,
+        "threads": torch.get_num_threads(),
+        "weights": sum(weight.numel() for weight in model.parameters()),
+        "held": sum(mask.numel() for mask in masks.values()),
+        "sparsity": SPARSITY,
+        "contenders": rows,
+        "machine": machine(),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("optimizer", choices=OPTIMIZERS)
+    parser.add_argument("--rounds", type=int, default=9)
+    chosen = parser.parse_args()
+    print(json.dumps(steps(chosen.workload, chosen.optimizer, chosen.rounds)))
