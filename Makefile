@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench results-images
+.PHONY: setup demo demo-speech demo-captions test browser check bench results-images
 
 setup: .venv/.ready
 
@@ -14,13 +14,27 @@ setup: .venv/.ready
 	@touch $@
 
 # waiting threads sleep instead of spinning: two threads on two busy cores are else many times slower than one
-demo: setup
+define demo
 	@run=1; while [ -e runs/demo-$$run ]; do run=$$((run + 1)); done; \
-	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/redense train images --out runs/demo-$$run && \
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/redense train $(1) --out runs/demo-$$run && \
 	echo "pictures: runs/demo-$$run/curves.png (phases) and runs/demo-$$run/histograms.png (one layer's weights, five moments)"
+endef
 
-test: setup
+demo: setup
+	$(call demo,images)
+
+demo-speech: setup
+	$(call demo,speech --data tuxpaint-fr --batch 8 --augment spec --dense 16 --sparse 4 --redense 4)
+
+demo-captions: setup
+	$(call demo,captions)
+
+test: setup browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+browser:
+	@test -x /usr/bin/chromium -a -x /usr/bin/chromedriver || { apt-get update -q && \
+		apt-get install -y -q --no-install-recommends chromium chromium-driver; }
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -80,7 +80,8 @@ def _child(threads: int, module: str, *arguments: str, python: Path = Path(sys.e
     """What a measurement printed; waiting threads sleep, since on busy cores spinning ones slow everything down."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     command = [str(python), "-W", "ignore", "-m", f"benchmarks.{module}", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

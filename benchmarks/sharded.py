@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,13 +22,12 @@ from .measure import machine, seconds
 def traffic(sizes: list[int], ranks: int = 2) -> dict[str, Any]:
     """Collectives, and bytes that one rank hands to them, to choose a mask of each size and kind."""
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.start_processes(_rank, (ranks, folder, sizes), ranks)
-        with open(f"{folder}/rows.json", encoding="utf-8") as file:
-            rows = json.load(file)
+        multiprocessing.start_processes(_rank, (ranks, Path(folder), sizes), ranks)
+        rows = json.loads((Path(folder) / "rows.json").read_text())
     return {"ranks": ranks, "rows": rows, "machine": machine()}
 
 
-def _rank(rank: int, ranks: int, folder: str, sizes: list[int]) -> None:
+def _rank(rank: int, ranks: int, folder: Path, sizes: list[int]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
@@ -61,8 +61,7 @@ def _rank(rank: int, ranks: int, folder: str, sizes: list[int]) -> None:
                 }
             )
     if rank == 0:
-        with open(f"{folder}/rows.json", "w", encoding="utf-8") as file:
-            json.dump(rows, file)
+        (folder / "rows.json").write_text(json.dumps(rows))
     dist.destroy_process_group()
 
 

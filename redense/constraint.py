@@ -22,7 +22,7 @@ from .prunable import Patterns, prunable
 from .selection import shard_of
 from .state import ELEMENTWISE, Optimizers, forget_history, hold_state, release_state, trainers_of, unwrap
 
-_CHUNK = 1 << 18  # four-byte elements: half of a common 2 MB cache
+_CHUNK = 1 << 20  # measured best from 2^15 to 2^23, on one thread and on two
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

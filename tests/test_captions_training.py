@@ -16,8 +16,8 @@ from redense.recipes.captions.task import CaptionOptions
 from redense.recipes.folder import RunFolder
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
-PLAN = ("--dense", 3, "--sparse", 2, "--redense", 2, "--accelerator", "cpu")
-TINY = (*PLAN, "--hidden", 16, "--batch", 12, "--lr", 0.02, "--cnn-epochs", 8, "--dropout", 0.1)
+PLAN = ("--dense", 4, "--sparse", 2, "--redense", 2, "--sparse-lr", 0.5, "--accelerator", "cpu")
+TINY = (*PLAN, "--hidden", 16, "--batch", 6, "--lr", 0.02, "--cnn-epochs", 8, "--dropout", 0.1)
 KEPT = {"record.json", "captions.json", "captions.png", "network.json", "model.safetensors", "cnn.safetensors"}
 
 
@@ -103,7 +103,7 @@ def test_pictures_are_chosen_by_score_and_by_seed():
     assert examples.choose(content, 2) == {"best": [1, 4], "random": [3, 0], "worst": [2, 0]}
 
 
-@pytest.mark.parametrize("epoch", [2, 4, 6])
+@pytest.mark.parametrize("epoch", [3, 5, 7])
 def test_a_resumed_run_ends_with_the_same_bits(epoch, trained, squares, tmp_path, redense, monkeypatch):
     def stop(self, many, keep_last=RunFolder.keep_last):
         keep_last(self, many)

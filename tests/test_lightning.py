@@ -52,7 +52,10 @@ def data():
 
 def fit(folder, callbacks, module=None, ckpt=None, validate=False, **limits):
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*(num_workers|bottleneck|logging interval|Checkpoint directory|val_dataloader|callbacks used to create).*")
+        warnings.filterwarnings(
+            "ignore",
+            ".*(num_workers|bottleneck|logging interval|Checkpoint directory|val_dataloader|callbacks used to create).*",
+        )
         trainer = Trainer(
             default_root_dir=folder,
             accelerator="cpu",

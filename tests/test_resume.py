@@ -11,9 +11,10 @@ import zipfile
 import pytest
 import torch
 from conftest import TINY, write_pictures
+from safetensors.torch import save_file
 
 from redense.cli import main
-from redense.recipes.checkpoints import DamagedCheckpointError, read, write_text
+from redense.recipes.checkpoints import DamagedCheckpointError, WholeCheckpointIO, read, write_text, write_whole
 from redense.recipes.record import masks_of
 
 PLAN = ("--dense", "1", "--sparse", "4", "--redense", "1", "--augment", "flip-crop")
@@ -111,7 +112,7 @@ def test_a_full_disk_is_one_clear_line_and_earlier_files_stay_whole(pictures, wa
     assert code == 2
     assert complaint.count("\n") == 1
     assert complaint.startswith(f"redense: error: could not write {folder}/checkpoints/epoch-000")
-    assert complaint.endswith("earlier files are whole, free some space\n")
+    assert complaint.endswith(".ckpt (File too large); earlier files are whole, free some space\n")
     assert not list(folder.rglob(".*"))
     for file in folder.rglob("*.ckpt"):
         read(file)
@@ -119,13 +120,22 @@ def test_a_full_disk_is_one_clear_line_and_earlier_files_stay_whole(pictures, wa
     assert sha256(folder) == wanted
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    (tmp_path / "plan.txt").write_text("old")
+TENSORS = {"weight": torch.ones(5000)}
+WRITERS = {
+    "text": lambda path: write_text(path, "new " * 500),
+    "checkpoint": lambda path: WholeCheckpointIO().save_checkpoint(TENSORS, path),
+    "safetensors": lambda path: write_whole(path, lambda partial: save_file(TENSORS, partial)),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_write_that_fails_says_why_and_leaves_the_old_file(tmp_path, write):
+    (tmp_path / "file").write_text("old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(OSError, match=r"could not write .*plan.txt \(File too large\); earlier files are whole"):
-            write_text(tmp_path / "plan.txt", "new " * 100)
+        with pytest.raises(OSError, match=r"could not write .*file \(.*File too large.*\); earlier files are whole"):
+            write(tmp_path / "file")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]

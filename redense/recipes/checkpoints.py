@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from safetensors import SafetensorError
 
 _DIRECTORY = 0x10  # of a zip entry's MS-DOS attributes
 
@@ -32,9 +33,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise OSError(
-            error.errno, f"could not write {path} ({error.strerror or error}); earlier files are whole, free some space"
+            getattr(error, "errno", None),
+            f"could not write {path} ({reason}); earlier files are whole, free some space",
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -82,6 +85,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
     try:
-        torch.save(checkpoint, path)
-    except RuntimeError as error:  # torch's zip writer turns a full disk into this
-        raise OSError(None, str(error).splitlines()[0]) from error
+        with path.open("wb") as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:  # torch's zip writer hides a full disk behind "unexpected pos"
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        raise reason or error from None

@@ -38,6 +38,9 @@ def export(run_path: Path, folder: Path) -> list[Path]:
     except OSError as error:
         raise OSError(error.errno, f"cannot write to {folder}: {error.strerror}; choose another folder") from error
     write_whole(files[0], lambda partial: shutil.copyfile(run.model, partial))
+    for extra in run.path.glob("cnn.safetensors"):  # the captions' CNN, which stands beside the network
+        write_whole(folder / extra.name, lambda partial, extra=extra: shutil.copyfile(extra, partial))
+        files.append(folder / extra.name)
     write_text(files[1], json.dumps({"recipe": record["recipe"], **config}, indent=2) + "\n")
     write_text(files[2], model_card(record, plan))
     return files

@@ -1,0 +1,64 @@
+"""The benchmarks run, on sizes that show nothing about speed; what they count and is no time is asserted."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is no part of the installed package
+
+from benchmarks import masks, steps
+from benchmarks.__main__ import ROWS, main, table
+from benchmarks.compiled import switch
+from benchmarks.contenders import CONTENDERS
+
+TINY = "3 x Linear(16), batch 4"
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_every_contender_takes_its_turns_on_one_model(optimizer):
+    record = steps.steps(TINY, optimizer, rounds=2)
+    assert list(record["contenders"]) == list(CONTENDERS)
+    assert record["held"] == 3 * 16 * 16
+    assert record["contenders"]["dense"]["ratio"]["median"] == 1
+    assert record["contenders"]["redense"]["seconds"]["n"] == 4
+    assert json.loads(json.dumps(record)) == record
+    assert len(list(ROWS["steps"](record))) == len(CONTENDERS)
+
+
+def test_choosing_growing_and_holding_are_measured():
+    chosen = masks.choose(TINY, rounds=2, slow_rounds=1)
+    assert {"redense layerwise", "redense global", "torch l1_unstructured"} <= set(chosen["rows"])
+    assert chosen["weights"] == 3 * 16 * 16
+    grown = masks.grow([1000, 100_000, 10**15], rounds=2)
+    assert [point.get("exact") for point in grown["points"]] == [True, True, None]
+    assert "are free" in grown["points"][2]["not_run"]
+    held = masks.hold(TINY)
+    assert held["masks"] == 1
+    assert held["hooks_after_release"] == 0
+    rows = [row for part, run in (("masks", chosen), ("growth", grown), ("memory", held)) for row in ROWS[part](run)]
+    assert len(table(rows).splitlines()) == len(rows)
+
+
+@pytest.mark.parametrize("with_step", [False, True])
+def test_a_phase_switch_breaks_no_graph_and_recompiles_once_at_most(with_step):
+    phases = switch("eager", with_step)["phases"]
+    assert [phase["phase"] for phase in phases] == [
+        "dense",
+        *(f"{kind} {n}" for n in (1, 2, 3) for kind in ("sparse", "dense")),
+    ]
+    assert all(phase["graphs"] == phase["graph_breaks"] == 0 for phase in phases[1:])
+    assert (
+        sum(phase["recompiled"] for phase in phases) <= with_step
+    )  # torch's own wrapper of step, which looks at hooks
+    assert all(phase["recompiled"] == 0 for phase in phases[2:])
+    assert all(phase["exact"] for phase in phases if phase["phase"].startswith("sparse"))
+
+
+def test_the_command_writes_records_a_picture_and_a_table(tmp_path, capsys):
+    main(["--quick", "--only", "growth", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "growth.json").read_text())
+    assert record["runs"][0]["machine"]["torch"]
+    assert (tmp_path / "growth.svg").read_text().count("<svg") == 1
+    assert "1,000,000 weights" in capsys.readouterr().out
