@@ -84,7 +84,8 @@ class DSDCallback(Callback):
         if self.unit == "step":
             self._seek(trainer, trainer.global_step)
         if self._sets_rate:
-            done = batch_idx / max(trainer.num_training_batches, 1) if self.unit == "epoch" else 0.0
+            first = batch_idx - batch_idx % trainer.accumulate_grad_batches  # a step has one rate, its first batch's
+            done = first / max(trainer.num_training_batches, 1) if self.unit == "epoch" else 0.0
             factor = self.plan.lr_factor(self._require().position + done)
             for optimizer in trainer.optimizers:
                 for group in optimizer.param_groups:

@@ -28,7 +28,7 @@ FLOORS = [
 """From the ground up: a room uses rooms of lower floors only."""
 
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-CORE = [room for floor in FLOORS[:5] for room in floor]
+CORE = [room for floor in FLOORS[:5] for room in sorted(floor)]
 
 
 def room_of(path):

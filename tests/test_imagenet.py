@@ -300,13 +300,12 @@ def train(redense, folder, run, *flags):
 
 def test_a_streamed_run_resumes_bit_for_bit(folder, tmp_path, redense):
     whole = train(redense, folder, tmp_path / "whole", "--augment", "scale-crop-colour")
-    again = train(redense, folder, tmp_path / "stopped", "--augment", "scale-crop-colour")
-    run = tmp_path / "stopped"
+    run = tmp_path / "whole"
     for name in ("record.json", "model.safetensors", "checkpoints/epoch-0003.ckpt", "checkpoints/redense.ckpt"):
         (run / name).unlink()
     assert redense("train", "images", "--resume", run).code == 0
     resumed = json.loads((run / "record.json").read_text())
-    assert whole["weights_sha256"] == again["weights_sha256"] == resumed["weights_sha256"]
+    assert whole["weights_sha256"] == resumed["weights_sha256"]
 
 
 @pytest.mark.parametrize("augment", ["flip", "scale-crop"])

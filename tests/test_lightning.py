@@ -54,7 +54,7 @@ def fit(folder, callbacks, module=None, ckpt=None, validate=False, **limits):
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",
-            ".*(num_workers|bottleneck|logging interval|Checkpoint directory|val_dataloader|callbacks used to create).*",
+            ".*(num_workers|bottleneck|logging interval|Checkpoint directory|val_dataloader|callbacks used to).*",
         )
         trainer = Trainer(
             default_root_dir=folder,

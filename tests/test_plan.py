@@ -245,7 +245,7 @@ def test_a_plan_can_be_written_by_hand_in_toml():
         (functools.partial(functools.partial(random_mask, 1), 2, seed=3), "random_mask(1, 2, seed=3)"),
         (Chooser(), "Chooser"),
     ],
-    ids=str,
+    ids=["global", "function", "partial", "nested partial", "object"],
 )
 def test_a_mask_function_is_recorded_by_a_name_without_an_address(mask, name):
     plan = dsd(1, 1, 1, mask=mask)

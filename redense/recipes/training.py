@@ -104,7 +104,8 @@ class _History(Callback):
         now = time.perf_counter()
         self.seconds += now - self._since
         self._since = now
-        self.examples += trainer.num_training_batches * pl_module.options.batch  # type: ignore[union-attr]
+        options: Any = pl_module.options
+        self.examples += int(trainer.num_training_batches) * options.batch // trainer.accumulate_grad_batches
         row = {
             "epoch": epoch + 1,
             "phase": phase.name,
