@@ -14,8 +14,9 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
 
+from .keys import GOLDEN, magnitude_keys, random_keys, scramble, shard_of
 from .plan import check_sparsity
-from .selection import GOLDEN, keep_largest, magnitude_keys, random_keys, scramble, shard_of
+from .selection import keep_largest
 
 MaskFunction = Callable[[Tensor, float], Tensor]
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "redense"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
-    {"plan"},
+    {"keys", "plan"},
     {"selection", "prunable"},
     {"masks", "state"},
     {"constraint"},

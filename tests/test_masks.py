@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import redense
+from redense.keys import scramble
 from redense.masks import MASKS, build_masks, global_magnitude_masks, magnitude_mask, pack, random_mask, unpack
-from redense.selection import scramble
 
 ODD_SIZES = ((1,), (7,), (3, 5), (64, 33), (129, 1025), (4, 3, 3, 3), (300, 1000))
 

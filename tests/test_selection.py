@@ -7,12 +7,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from redense import keys as keys_module
 from redense import selection
+from redense.keys import Keys, magnitude_keys
 from redense.masks import magnitude_mask
-from redense.selection import Keys, keep_largest, magnitude_keys
+from redense.selection import keep_largest
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-CHUNK, FEW, SAMPLE = selection.CHUNK["cpu"], selection._FEW, selection._SAMPLE
+CHUNK, FEW, SAMPLE = keys_module.CHUNK["cpu"], selection._FEW, selection._SAMPLE
 
 
 def stable_sort_mask(weight, sparsity):
@@ -159,7 +161,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_memory_layout_does_not_change_the_choice(layout, monkeypatch):
-    monkeypatch.setitem(selection.CHUNK, "cpu", 1 << 12)
+    monkeypatch.setitem(keys_module.CHUNK, "cpu", 1 << 12)
     monkeypatch.setattr(selection, "_FEW", 1 << 10)
     weight = LAYOUTS[layout]((torch.randn(64, 32, 8, 9, generator=torch.Generator().manual_seed(0)) * 50).round_())
     mask = magnitude_mask(weight, 0.4)
@@ -194,7 +196,7 @@ def test_a_choice_past_2_to_the_24_elements_is_exact():
 
 def counting_keys(numel):
     """Keys that no memory holds: they fall to 0, each four times, so that the choice is known in closed form."""
-    fours = torch.arange(selection.CHUNK["cpu"] + 3, dtype=torch.int32) >> 2
+    fours = torch.arange(keys_module.CHUNK["cpu"] + 3, dtype=torch.int32) >> 2
 
     def pick(indices):
         indices = torch.arange(numel)[indices] if isinstance(indices, slice) else indices

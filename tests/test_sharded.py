@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import redense
 from redense import selection
+from redense.keys import shard_of
 from redense.masks import build_masks, check_agreement, pack, unpack
-from redense.selection import shard_of
 
 SECONDS = 300
 
