@@ -32,8 +32,8 @@ def spread(samples: list[float]) -> dict[str, float]:
 
 def peak(function: Callable[[], Any]) -> tuple[Any, int]:
     """What ``function`` returns, and by how many bytes the process grew at most while it ran (Linux)."""
+    before = resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts at what is resident now
-    before = _status("VmRSS")
     result = function()
     return result, _status("VmHWM") - before
 
