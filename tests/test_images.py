@@ -193,6 +193,13 @@ def test_a_data_set_that_is_not_on_disk_is_refused_with_its_place(tmp_path):
         load("CIFAR10", root=tmp_path)
 
 
+def test_a_label_outside_the_classes_is_refused(mnist):
+    file = mnist / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    file.write_bytes(file.read_bytes()[:-1] + bytes([12]))
+    with pytest.raises(ValueError, match=r"MNIST train: label 12 lies outside the 10 classes \(0 to 9\)"):
+        load("MNIST", root=mnist)
+
+
 def test_the_held_out_part_is_the_same_for_every_seed_and_never_trained_on(mnist):
     first, second = (ImageTask(ImageOptions(data="MNIST", data_root=str(mnist)), seed) for seed in (0, 1))
     assert torch.equal(first.data.valid.images, second.data.valid.images)

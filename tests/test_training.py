@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import shutil
+import sys
 
 import pytest
 import torch
@@ -210,6 +212,15 @@ def test_the_table_at_the_end_has_a_row_a_phase(run, pictures, tmp_path, redense
     first, second = (json.loads((folder / "record.json").read_text()) for folder in (run, tmp_path / "copy"))
     assert first["weights_sha256"] == second["weights_sha256"]
     assert first["test"] == second["test"]
+
+
+def test_on_a_terminal_one_bar_shows_phase_loss_score_and_time_left(pictures, tmp_path, redense, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    lengths = ("--dense", "1", "--sparse", "1", "--redense", "1")
+    answer = redense("train", "images", "--data", pictures, *TINY, *lengths, "--out", tmp_path / "run")
+    bar = [line for line in answer.err.split("\r") if line.startswith("redense 3/3")][-1]
+    assert re.search(r"\| \d/9 \[\d\d:\d\d<\d\d:\d\d, .*loss \d\.\d{3}, valid top1 \d+\.\d\d\]", bar), bar
+    assert "epoch 1/3" not in answer.out
 
 
 def test_a_finished_run_is_not_trained_again(run, redense):
