@@ -3,12 +3,16 @@
 Optimizers keep two kinds of element-wise state. *Moments* (momentum, the mean gradient) move a weight even without a
 gradient, so they are zero wherever a weight is held. *Scales* (the mean squared gradient) divide the step: a scale that
 decayed while its weight was held would make the released weight leap (up to 13 times the rate, measured for NAdam), so
-at release it becomes the largest of the tensor's survivors.
+at release it becomes the largest among the survivors of its row or of its column, whichever is smaller: a gradient is
+an outer product, so one lively neuron sets the scale of its own row and column and not of the whole tensor, whose
+largest survivor would hold weights between calm neurons (a rare word's, say) at zero for good.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,12 +77,12 @@ def hold_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
 
 
 def release_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
-    """Make ``weight``'s pruned elements start calmly: no momentum, and the scale of the liveliest survivor."""
+    """Make ``weight``'s pruned elements start calmly: no momentum, and the scale of their liveliest neighbours."""
     for name, value in _elementwise(optimizer, weight):
         if _is_moment(name, value):
             _fill(value, mask, 0.0)
         elif name not in _KEPT:
-            _fill(value, mask, _largest(value, mask))
+            _fill_from_neighbours(value, mask)
 
 
 def forget_history(optimizer: Optimizer, masks: Mapping[int, Tensor]) -> None:
@@ -116,13 +120,25 @@ def _fill(value: Tensor, mask: Tensor, filling: float) -> None:
     shard_of(value)[0].masked_fill_(~shard_of(mask)[0], filling)
 
 
-def _largest(value: Tensor, mask: Tensor) -> float:
-    """The largest value of a kept element; of any element where none is kept."""
+def _fill_from_neighbours(value: Tensor, mask: Tensor) -> None:
+    """Each pruned element gets the smaller of its row's and its column's largest survivor.
+
+    Rows and columns are the first two dimensions. The tensor's largest survivor stands in for a row or column without
+    a lively one, and its largest element where none survives.
+    """
     local, group = shard_of(value)
-    kept = shard_of(mask)[0]
-    pair = torch.stack([local[kept].max() if kept.any() else local.new_tensor(0.0), local.new_tensor(0.0)])
-    if local.numel():
-        pair[1] = local.max()
+    pruned = ~shard_of(mask)[0]
+    width, depth = value.shape[1] if value.dim() > 1 else 1, math.prod(value.shape[2:])
+    matrix = local.masked_fill(pruned, 0.0).reshape(len(local), width, depth).amax(2)
+    rows, columns = matrix.amax(1, keepdim=True), _largest(matrix, group)
+    largest = columns.amax() if columns.any() else _largest(local.reshape(-1, 1), group)
+    filling = torch.minimum(rows.where(rows > 0, largest), columns.where(columns > 0, largest))
+    local.copy_(filling.view(*local.shape[:2], *[1] * (value.dim() - 2)).where(pruned, local))
+
+
+def _largest(matrix: Tensor, group: Any) -> Tensor:
+    """The largest value of each column, over all ranks; 0 where there is no row."""
+    columns = matrix.new_zeros(matrix.shape[1:]) if not len(matrix) else matrix.amax(0)
     if group is not None:
-        dist.all_reduce(pair, dist.ReduceOp.MAX, group=group)
-    return float(pair[0] or pair[1])
+        dist.all_reduce(columns, dist.ReduceOp.MAX, group=group)
+    return columns

@@ -351,3 +351,21 @@ def test_without_the_release_policy_nadam_leaps(monkeypatch):
     monkeypatch.setattr(constraint_module, "release_state", lambda *arguments: None)
     with pytest.raises(AssertionError):
         test_released_weights_do_not_leap("NAdam", 300)
+
+
+def test_a_lively_row_does_not_hold_the_released_weights_of_calm_ones_back():
+    weight = torch.nn.Parameter(torch.arange(1.0, 13.0).view(3, 4))
+    model = torch.nn.Module()
+    model.weight = weight
+    optimizer = torch.optim.RMSprop([weight])
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    mask = torch.tensor([[True, False, True, True], [False, True, True, True], [False, False, False, False]])
+    held = redense.Constraint(model, optimizer, {"weight": mask})
+    optimizer.state[weight]["square_avg"].copy_(
+        torch.tensor([[100.0, 9.0, 100.0, 100.0], [9.0, 1.0, 2.0, 0.5], [9.0, 9.0, 9.0, 9.0]])
+    )
+    held.release()
+    # the smaller of the row's and the column's largest survivor; a row without one leaves it to the columns
+    expected = torch.tensor([[100.0, 1.0, 100.0, 100.0], [2.0, 1.0, 2.0, 0.5], [100.0, 1.0, 100.0, 100.0]])
+    assert torch.equal(optimizer.state[weight]["square_avg"], expected)
