@@ -1,5 +1,7 @@
 """The fast core against Dense-Sparse-Dense written plainly, bit for bit over all three phases."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -87,7 +89,10 @@ def naive_dsd(model, optimizer, names):
             for weight, mask in zip(weights, masks, strict=True):
                 for state in {"exp_avg_sq", "max_exp_avg_sq"} & optimizer.state[weight].keys():
                     scale = optimizer.state[weight][state]
-                    scale[mask == 0] = scale[mask == 1].max()
+                    alive = scale * mask
+                    for row, column in itertools.product(*map(range, scale.shape[:2])):
+                        calm = min(alive[row].max() or alive.max(), alive[:, column].max() or alive.max())
+                        scale[row, column][mask[row, column] == 0] = calm
             masks.clear()
         yield
 
