@@ -230,13 +230,14 @@ def test_records_of_different_data_are_not_compared():
         summarize_records(made)
 
 
-def test_readmes_table_is_what_the_committed_records_say():
+@pytest.mark.parametrize(("recipe", "runs", "epochs"), [("images", 96, 16), ("captions", 72, 13)])
+def test_readmes_table_is_what_the_committed_records_say(recipe, runs, epochs):
     root = Path(__file__).parents[1]
-    kept = records(root / "results/images")
-    assert len(kept) == 96
-    assert {record["cost"]["epochs"] for record in kept if record["method"] != "dense"} == {16}
+    kept = records(root / "results" / recipe)
+    assert len(kept) == runs
+    assert {record["cost"]["epochs"] for record in kept if record["method"] != "dense"} == {epochs}
     text = as_markdown(summarize_records(kept))
-    assert text == (root / "results/images/summary.md").read_text("utf-8").strip()
+    assert text == (root / "results" / recipe / "summary.md").read_text("utf-8").strip()
     assert text in (root / "README.md").read_text("utf-8")
 
 
