@@ -117,6 +117,24 @@ def test_a_run_stopped_in_a_sparse_phase_ends_with_the_same_bits(trained, speech
     assert [row["train_loss"] for row in whole["history"]] == [row["train_loss"] for row in stopped["history"]]
 
 
+def test_a_resume_on_data_that_changed_is_refused_with_both_fingerprints(trained, speech, tmp_path, redense):
+    folder, data = shutil.copytree(trained, tmp_path / "run"), shutil.copytree(speech, tmp_path / "tones")
+    (folder / "record.json").unlink()
+    settings = json.loads((folder / "config.json").read_text())
+    settings["options"]["data"] = str(data)
+    (folder / "config.json").write_text(json.dumps(settings))
+    lines = (data / "valid.jsonl").read_text().splitlines()
+    (data / "valid.jsonl").write_text("\n".join(lines[1:]))
+    answer = redense("train", "speech", "--resume", folder)
+    was = json.loads((trained / "record.json").read_text())["data"]["sha256"]
+    now = load(str(data), stride=4).fingerprint()["sha256"]
+    assert answer.code == 2
+    assert f"was trained on other data than tones holds now: its sha256 was {was}, now it is {now};" in answer.err
+    (data / "valid.jsonl").write_text("\n".join(lines))
+    load.cache_clear()
+    assert redense("train", "speech", "--resume", folder).code == 0  # the same data at another place
+
+
 def test_augmentation_and_dropout_survive_a_resume_bit_for_bit(speech, tmp_path, redense):
     arguments = ("train", "speech", "--data", speech, *TINY, "--dense", 2, "--sparse", 1, "--redense", 1,
                  "--augment", "spec-speed", "--dropout", 0.2, "--normalize", "corpus",
