@@ -101,6 +101,13 @@ def test_captions_of_every_phase_are_kept_with_references_and_scores(trained, re
         assert scores.bleu(said, [image["references"] for image in kept["images"]])["bleu4"] == phase["valid"]["bleu4"]
 
 
+def test_a_runs_report_shows_pictures_with_their_captions(trained, tmp_path, redense):
+    assert redense("report", trained, "--out", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('src="data:image/jpeg;base64,') == 4 + 4 + 4  # at most half of validation's nine
+    assert page.count("<dt>sparse ") == 12
+
+
 def test_pictures_are_chosen_by_score_and_by_seed():
     images = [{"captions": {"dense": {"score": 0}, "sparse": {"score": s}}} for s in (5, 9, 1, 7, 9)]
     content = {"phases": ["dense", "sparse"], "random": [3, 0, 2], "images": images}

@@ -90,6 +90,20 @@ def test_the_worst_utterances_and_speakers_of_every_phase_are_kept(trained):
         assert all(Path(row["audio"]).is_file() for row in phase["worst"])
 
 
+def test_a_runs_report_plays_its_worst_utterances(trained, tmp_path, redense):
+    assert redense("report", trained, "--out", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "The worst utterances after redense 2" in page
+    assert page.count("<audio ") == 6  # all of validation
+    assert "WER sparse 2" in page
+
+
+def test_a_branch_takes_over_the_worst_utterances_of_the_phases_it_shares(trained, tmp_path):
+    SpeechTask.branched(trained, tmp_path, ["dense", "sparse 1"])
+    whole, mine = (json.loads((folder / "worst.json").read_text()) for folder in (trained, tmp_path))
+    assert mine == {phase: whole[phase] for phase in ("dense", "sparse 1")}
+
+
 def test_the_untrained_net_and_the_most_frequent_sentence_are_printed(speech, tmp_path, redense):
     answer = redense("train", "speech", "--data", speech, *TINY, "--dense", 1, "--sparse", 1, "--redense", 1,
                      "--passes", 1, "--sparsity", 0.5, "--sparse-lr", 1,
