@@ -56,7 +56,7 @@ class Phase:
             raise TypeError(f"phase {self.name!r}: lr must be a number above 0, got {self.lr!r}; 0.1 is a tenth")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"phase {self.name!r}: lr must be a finite factor above 0, got {self.lr}; 0.1 is a tenth")
-        if self.decay not in DECAYS:
+        if not isinstance(self.decay, str) or self.decay not in DECAYS:
             raise ValueError(f"phase {self.name!r}: decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
         if not isinstance(self.mask, str) and not callable(self.mask):
             raise TypeError(f"phase {self.name!r}: mask must be a name or a function, got {self.mask!r}")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import redense as core
 from redense.recipes.captions import examples, scores
 from redense.recipes.captions.task import CaptionOptions
 from redense.recipes.folder import RunFolder
+from redense.study.methods import build_methods
+from redense.study.run import plan_jobs, run_study
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 PLAN = ("--dense", 4, "--sparse", 2, "--redense", 2, "--sparse-lr", 0.5, "--accelerator", "cpu")
@@ -97,6 +101,13 @@ def test_captions_of_every_phase_are_kept_with_references_and_scores(trained, re
         assert scores.bleu(said, [image["references"] for image in kept["images"]])["bleu4"] == phase["valid"]["bleu4"]
 
 
+def test_a_runs_report_shows_pictures_with_their_captions(trained, tmp_path, redense):
+    assert redense("report", trained, "--out", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('src="data:image/jpeg;base64,') == 4 + 4 + 4  # at most half of validation's nine
+    assert page.count("<dt>sparse ") == 12
+
+
 def test_pictures_are_chosen_by_score_and_by_seed():
     images = [{"captions": {"dense": {"score": 0}, "sparse": {"score": s}}} for s in (5, 9, 1, 7, 9)]
     content = {"phases": ["dense", "sparse"], "random": [3, 0, 2], "images": images}
@@ -120,6 +131,36 @@ def test_a_resumed_run_ends_with_the_same_bits(epoch, trained, squares, tmp_path
     whole, resumed = load_file(trained / "model.safetensors"), load_file(out / "model.safetensors")
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
     assert (out / "captions.json").read_text() == (trained / "captions.json").read_text()
+
+
+def test_a_resume_on_captions_that_changed_is_refused(trained, record, squares, tmp_path, redense):
+    run, data = shutil.copytree(trained, tmp_path / "run"), shutil.copytree(squares, tmp_path / "squares")
+    (run / "record.json").unlink()
+    settings = json.loads((run / "config.json").read_text())
+    settings["options"]["data"] = str(data)
+    (run / "config.json").write_text(json.dumps(settings))
+    text = (data / "dataset.json").read_text()
+    (data / "dataset.json").write_text(text.replace('["this", "is", "blue"]', '["this", "is", "red"]', 1))
+    answer = redense("train", "captions", "--resume", run)
+    assert answer.code == 2
+    assert f"its sha256 was {record['data']['sha256']}, now it is " in answer.err
+    assert not (run / "record.json").exists()
+
+
+def test_a_branched_run_has_the_captions_of_the_phases_it_did_not_train(trained, squares, tmp_path):
+    phases = core.dsd(1, 1, 1, 0.5)
+    options = {"data": str(squares), "hidden": 16, "batch": 6, "cnn_epochs": 8}
+    config = {"recipe": "captions", "options": options, "include": [], "exclude": [], "accelerator": "cpu",
+              "devices": 1, "precision": "32-true"}  # fmt: skip
+    jobs = plan_jobs(build_methods(["pruned", "dsd"], {"0.5": phases}), [0], config)
+    assert jobs[1].shared == 2
+    alone = [replace(job, parent=None, shared=0) for job in jobs]
+    assert not any(outcome.error for outcome in run_study(tmp_path / "branched", jobs))
+    assert not any(outcome.error for outcome in run_study(tmp_path / "alone", alone))
+    one, other = (tmp_path / kind / jobs[1].name / "captions.json" for kind in ("branched", "alone"))
+    assert one.read_text() == other.read_text()
+    parent = json.loads((tmp_path / "branched" / jobs[0].name / "captions.json").read_text())["phases"]
+    assert json.loads(one.read_text())["phases"] != parent
 
 
 def test_training_touches_no_image_once_there_are_features(squares, tmp_path, redense, monkeypatch, trained):

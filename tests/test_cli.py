@@ -235,6 +235,11 @@ def test_a_plan_file_is_trained_as_it_stands(redense, pictures, tmp_path):
         ),
         (
             "plan.yaml",
+            "phases:\n- {name: s, length: 1, decay: [1]}",
+            "plan.yaml: phase 's': decay must be one of constant, linear, cosine, step, got [1]",
+        ),
+        (
+            "plan.yaml",
             "phases:\n- {name: s, length: 1, sparsity: 0.1, mask: most}",
             "mask must be one of magnitude, random",
         ),

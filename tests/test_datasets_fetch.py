@@ -15,6 +15,7 @@ import pytest
 
 from redense import datasets
 from redense.datasets import fetch
+from redense.recipes.images import data as images
 
 PREPARE = "import sys; from pathlib import Path; from redense import datasets; " + (
     "print(datasets.prepare('fashion-mnist', source=Path(sys.argv[1]), root=Path(sys.argv[2])))"
@@ -104,8 +105,25 @@ def test_a_source_that_lacks_the_files_names_them(tmp_path: Path) -> None:
 
 def test_a_missing_package_tool_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"needs apt-get .* --from FILE"):
+    with pytest.raises(fetch.NotFetchedError, match=r"needs apt-get .* --from FILE"):
         datasets.prepare("amazon-queen", root=tmp_path)
+
+
+@pytest.mark.parametrize("command", [("data",), ("train", "images", "--data")], ids=" ".join)
+def test_without_a_network_a_command_ends_in_one_line_with_name_cause_and_remedy(
+    command, redense, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    apt = tmp_path / "bin" / "apt-get"
+    apt.parent.mkdir()
+    apt.write_text("#!/bin/sh\necho 'E: Could not resolve the mirror' >&2\nexit 100\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt.parent}:/bin:/usr/bin")
+    monkeypatch.setenv("REDENSE_DATA", str(tmp_path / "data"))
+    images.load.cache_clear()
+    answer = redense(*command, "fashion-mnist")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "apt-get could not download dataset-fashion-mnist: E: Could not resolve the mirror; " in answer.err
+    assert "give dataset-fashion-mnist_*.deb with --from FILE" in answer.err
 
 
 @pytest.mark.network

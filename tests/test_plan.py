@@ -49,6 +49,7 @@ class Chooser:
         ({"lr": math.nan}, ValueError, ["lr", "finite", "nan"]),
         ({"lr": "0.1"}, TypeError, ["'sparse'", "lr", "number", "'0.1'"]),
         ({"decay": "exponential"}, ValueError, ["decay", "constant, linear, cosine, step", "'exponential'"]),
+        ({"decay": [1]}, ValueError, ["'sparse'", "decay", "constant, linear, cosine, step", "got [1]"]),
         ({"mask": 3}, TypeError, ["'sparse'", "mask", "name or a function", "3"]),
     ],
     ids=str,

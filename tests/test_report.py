@@ -528,7 +528,10 @@ def test_a_recipes_own_sections_are_shown_within_reason(tmp_path, monkeypatch):
     ]
     assert "of dsd--1" not in text
     monkeypatch.setattr(report_module, "_EXTRA_BYTES", 30)
-    assert report([folder]).read_text().count("Worst mistakes") == 1
+    text = report([folder]).read_text()
+    assert text.count("Worst mistakes") == 1
+    assert text.count("Examples left out") == 2
+    assert f"<code>redense report {folder / 'dsd--0'}</code> shows them" in text
 
 
 # the masks of two passes

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from redense.cli import main
 from redense.recipes.checkpoints import DamagedCheckpointError, WholeCheckpointIO, read, write_text, write_whole
+from redense.recipes.images import data
 from redense.recipes.record import masks_of
 
 PLAN = ("--dense", "1", "--sparse", "4", "--redense", "1", "--augment", "flip-crop")
@@ -192,6 +193,22 @@ def test_a_resume_under_other_flags_is_refused(copy, redense):
     answer = redense("train", "images", "--resume", copy, "--sparsity", "0.5", "--lr", "0.01")
     assert answer.code == 2
     assert "leave out --sparsity, --lr" in answer.err
+
+
+def test_a_resume_on_pictures_that_changed_is_refused_with_both_fingerprints(copy, pictures, redense, tmp_path):
+    settings = json.loads((copy / "config.json").read_text())
+    was = data.load(str(pictures), size=8).fingerprint()["sha256"]
+    changed = shutil.copytree(pictures, tmp_path / "pictures")
+    next((changed / "val").rglob("*.png")).unlink()
+    settings["options"]["data"] = str(changed)
+    (copy / "config.json").write_text(json.dumps(settings))
+    answer = redense("train", "images", "--resume", copy)
+    now = data.load(str(changed), size=8).fingerprint()["sha256"]
+    assert answer.code == 2
+    assert answer.err == (
+        f"redense: error: {newest(copy)} was trained on other data than pictures holds now: its sha256 was {was}, now "
+        f"it is {now}; bring the data back as they were, or start a new run\n"
+    )
 
 
 def same(ours, theirs):

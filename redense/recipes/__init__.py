@@ -5,7 +5,8 @@ A task is a LightningModule that also has ``model`` (the network, exported), ``m
 ``config()`` (what rebuilds the network) and data loaders that give the same batches for the same seed and epoch:
 ``train_dataloader()`` has ``set_epoch(epoch)`` and a length, ``test_dataloader()`` has length 0 where there is no test
 split. A task may also have ``phase_ended(phase, folder)``, called with the run folder when a phase's last epoch is
-validated, to keep examples of what the network says by then.
+validated, to keep examples of what the network says by then, and with it the static ``branched(parent, child,
+phases)``: the run in the folder ``child`` begins with those phases of ``parent``'s, whose examples it takes over.
 """
 
 from __future__ import annotations

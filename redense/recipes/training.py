@@ -7,6 +7,7 @@ import io
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,7 +46,9 @@ def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
     plan = Plan.from_records(config["plan"])
     include, exclude = patterns_of(config)
     found = run.newest()
-    history = _History(run, plan, config["seed"])
+    history = _History(run, plan, config["seed"], task.fingerprint())
+    if found is not None:
+        history.check_data(*found)
     averaging = [Averaging(plan, config["average"])] if config.get("average") else []
     callbacks = [DSDCallback(plan, include=include, exclude=exclude), *averaging, history]
     trainer = build_trainer(config, len(plan), [*callbacks, *([] if quiet else [Progress(plan, history)])])
@@ -69,7 +72,8 @@ def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
 class _History(Callback):
     """Reseeds every epoch, keeps its scores, and saves: one checkpoint an epoch, one for each finished phase."""
 
-    def __init__(self, run: RunFolder, plan: Plan, seed: int) -> None:
+    def __init__(self, run: RunFolder, plan: Plan, seed: int, data: dict[str, Any]) -> None:
+        self.data = data
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.examples = 0
@@ -134,11 +138,26 @@ class _History(Callback):
             self._board.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self.seconds, "examples": self.examples}
+        return {
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "examples": self.examples,
+            "data_sha256": self.data["sha256"],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
         self.seconds, self.examples = state_dict["seconds"], state_dict["examples"]
+
+    def check_data(self, file: Path, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from a checkpoint that was trained on other data; one from before this was kept passes."""
+        mine = self.data["sha256"]
+        theirs = checkpoint["callbacks"][self.state_key].get("data_sha256", mine)
+        if theirs != mine:
+            raise ValueError(
+                f"{file} was trained on other data than {self.data['name']} holds now: its sha256 was {theirs}, now it "
+                f"is {mine}; bring the data back as they were, or start a new run"
+            )
 
 
 def patterns_of(config: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -173,7 +192,7 @@ def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[st
         "metric": {"name": task.metric, "higher_is_better": task.higher_is_better, "unit": task.unit},
         "released": released(run, plan),
         "mask_overlap": mask_overlap(run, plan),
-        "data": task.fingerprint(),
+        "data": history.data,
         "options": asdict(task.options),
         "selection": "the last epoch's weights; the test split was read once, after training",
         "weights_sha256": weights_sha256(task.model.state_dict()),

@@ -38,6 +38,7 @@ from redense.study.summary import Summary, summarize_records
 
 _EXTRA_BYTES = 2_000_000
 """How much recipes' own sections may add, so that a page with pictures stays below 6 MB."""
+_LEFT_OUT = Markup("<p>They would make this page too large; <code>redense report {}</code> shows them.</p>")
 
 
 def report(paths: Sequence[Path], out: Path | None = None) -> Path:
@@ -192,17 +193,20 @@ def _results(group: Group) -> list[tuple[str, str]]:
 
 def _extra(group: Group) -> list[tuple[str, str, Markup]]:
     """(run, title, HTML) of what the recipe's own ``report`` module shows: each method's first seed that has any."""
-    name = f"redense.recipes.{_recipe(group)}.report"
-    if _recipe(group) not in RECIPES or find_spec(name) is None:
+    module = f"redense.recipes.{_recipe(group)}.report"
+    if _recipe(group) not in RECIPES or find_spec(module) is None:
         return []
     found: list[tuple[str, str, Markup]] = []
     size = 0
     for label in group.labels:
         for run in group.of(label):
-            if sections := import_module(name).sections(run.folder):
+            if sections := import_module(module).sections(run.folder):
                 size += sum(len(text) for _, text in sections)
+                name = f"{label}, seed {run.seed}"
                 if size <= _EXTRA_BYTES:
-                    found += [(f"{label}, seed {run.seed}", title, Markup(text)) for title, text in sections]
+                    found += [(name, title, Markup(text)) for title, text in sections]
+                else:
+                    found.append((name, "Examples left out", _LEFT_OUT.format(run.folder)))
                 break
     return found
 

@@ -20,6 +20,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from redense.recipes import RECIPES
 from redense.recipes.checkpoints import read, write_text, write_whole
 from redense.recipes.folder import RunFolder
 from redense.study.methods import Method, shared_epochs
@@ -162,6 +163,9 @@ def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
     checkpoint = read(parent.phase_file(phases[-1].name))
     checkpoint["callbacks"]["DSDCallback"]["plan"] = plan.to_records()
     write_whole(child.phase_file(phases[-1].name), lambda partial: torch.save(checkpoint, partial))
+    task, _ = RECIPES[mine["recipe"]].load()
+    if hasattr(task, "branched"):
+        task.branched(parent.path, child.path, [phase.name for phase in phases])
     shutil.copyfile(child.phase_file(phases[-1].name), child.epoch_file(epochs))
 
 

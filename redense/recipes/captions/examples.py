@@ -37,6 +37,15 @@ def keep(folder: Path, phase: str, split: Split, captions: Sequence[str], seed: 
         draw(content, folder / "captions.png")
 
 
+def take_over(parent: Path, child: Path, phases: Sequence[str]) -> None:
+    """Begin ``child``'s ``captions.json`` with ``phases`` of ``parent``'s, of a run that branches there."""
+    content = json.loads((parent / "captions.json").read_text("utf-8"))
+    content["phases"] = [name for name in content["phases"] if name in phases]
+    for image in content["images"]:
+        image["captions"] = {name: image["captions"][name] for name in content["phases"]}
+    write_text(child / "captions.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
 def choose(content: Mapping[str, Any], many: int = 4) -> dict[str, list[int]]:
     """Numbers of images: ``best`` and ``worst`` by the last phase's score, and ``random`` by the run's seed."""
     last = content["phases"][-1]

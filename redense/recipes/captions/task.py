@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +135,11 @@ class CaptionTask(LightningModule):
         """Keep what the network says of every validation image by now."""
         examples.keep(folder, phase, self.data.splits["valid"], self._last, self.seed)
         examples.keep_network(folder, self.config(), self.data.cnn)
+
+    @staticmethod
+    def branched(parent: Path, child: Path, phases: Sequence[str]) -> None:
+        """Take over what `phase_ended` kept of the phases that a run shares with the one it branches from."""
+        examples.take_over(parent, child, phases)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """RMSprop as in the paper; the plan sets the rate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,13 @@ class SpeechTask(LightningModule):
         found[phase] = {"worst": worst(self._last), "speakers": by_speaker(self._last)}
         write_text(file, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         write_text(folder / "network.json", json.dumps(self.config(), indent=2, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def branched(parent: Path, child: Path, phases: Sequence[str]) -> None:
+        """Take over what `phase_ended` kept of the phases that a run shares with the one it branches from."""
+        found = json.loads((parent / "worst.json").read_text("utf-8"))
+        kept = {phase: found[phase] for phase in phases if phase in found}
+        write_text(child / "worst.json", json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, or DeepSpeech's Nesterov momentum; the plan sets the rate."""
