@@ -84,7 +84,8 @@ def watched(function):
 def diary(self):
     """After each epoch: what this process holds of each weight that is held at zero, and how much of it is zero."""
     phases = self.trainer.callbacks[0].phases
-    told = {"collectives": sorted(Watch.seen), "held": {}}
+    buffers = [float(buffer.double().sum()) for buffer in self.model.buffers()]
+    told = {"buffers": buffers, "collectives": sorted(Watch.seen), "held": {}}
     for name, mask in ({} if phases.held is None else phases.held.masks).items():
         weight, kept = shard_of(self.get_parameter(name))[0], shard_of(mask)[0]
         told["held"][name] = (weight.numel(), int((~kept).sum()), int((weight[~kept] == 0).sum()))
@@ -146,6 +147,7 @@ def two(data, folder):
         folder,
         train(data, "--out", folder / "ddp2"),
         train(data, "--strategy", "fsdp2", "--out", folder / "fsdp2"),
+        train(data, "--strategy", "fsdp2", "--model", "small", "--out", folder / "small"),
     )
 
 
@@ -168,6 +170,7 @@ RESUMED = [(strategy, phase) for strategy in ("ddp2", "fsdp2") for phase in STOP
 def four(data, folder, two):
     """DDP from the start, and on from what two processes saved; batch 6 is not to be had."""
     copies = [stopped(folder / run, STOPS[phase], f"{run}-{phase}-on-4") for run, phase in RESUMED]
+    copies.append(stopped(folder / "small", 2, "small-on-4"))
     return processes(
         4, folder, train(data, "--out", folder / "ddp4"), *map(resume, copies),
         train(data, "--batch", 6, "--out", folder / "uneven"),
@@ -205,7 +208,7 @@ def assert_same_run(run, other):
 
 
 def test_two_processes_train_as_one_does(folder, one, two):
-    assert two[0] == [[0, 0]] * 2, two[2]
+    assert two[0] == [[0, 0, 0]] * 2, two[2]
     assert_same_run(folder / "ddp2", one)
 
 
@@ -229,6 +232,14 @@ def test_shards_hold_exact_zeros_and_exact_counts_without_gathering_a_tensor(fol
                 assert parts == 2 or all(shards[name][0] < size for shards in held)
     for diary in fsdp2:
         assert diary[-1]["collectives"] == ["allreduce_"]  # sums of counts, nothing is gathered
+
+
+def test_shards_share_one_rank_s_batch_statistics_where_they_validate_and_save(folder, two, four):
+    for diaries in (two[1], four[1]):  # a network with batch-norm is the last of both
+        told = [[epoch["buffers"] for epoch in diary[-4:]] for diary in diaries]
+        assert len(told[0][0]) == 12
+        assert told[0] == told[-1]
+        assert told[0][0] != told[0][1]
 
 
 @pytest.mark.parametrize(("strategy", "phase"), RESUMED)
@@ -256,7 +267,7 @@ def test_a_checkpoint_does_not_tell_how_many_processes_wrote_it(folder, one, two
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_by_all(four):
-    assert four[0] == [[0, 0, 0, 0, 0, 2]] * 4, four[2]
+    assert four[0] == [[0, 0, 0, 0, 0, 0, 2]] * 4, four[2]
     assert four[2].count("batch 6 in 1 part cannot be shared evenly by 4 processes") == 4
 
 
@@ -272,6 +283,8 @@ def test_each_image_is_evaluated_once_in_as_many_steps_on_every_rank(ranks, pict
 def test_shards_of_other_recipes_and_unknown_strategies_are_refused(pictures, redense):
     answer = redense("train", "images", "--data", pictures, "--strategy", "fsdp")
     assert (answer.code, "strategy must be one of ddp, fsdp2, got 'fsdp'" in answer.err) == (2, True)
+    answer = redense("train", "images", "--strategy", "fsdp2", "--momentum", "0")
+    assert (answer.code, "fsdp2 needs a momentum above 0" in answer.err) == (2, True)
     answer = redense("train", "speech", "--strategy", "fsdp2")
     assert (answer.code, "strategy fsdp2 trains images only, got recipe speech" in answer.err) == (2, True)
 
