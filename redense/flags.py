@@ -23,6 +23,8 @@ class Machine:
         out: run folder; default runs/RECIPE-N.
         accelerator: cpu, gpu, mps or auto.
         devices: processes on this machine, one a device; under torchrun its own number counts.
+        strategy: of several devices: ddp (each holds the whole network) or fsdp2 (each a shard of weights, gradients
+            and momentum; images only).
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         include: shell patterns of weights that may be held, instead of the default choice; commas between them.
         exclude: shell patterns of weights that are never held; commas between them.
@@ -31,6 +33,7 @@ class Machine:
     out: Path | None = None
     accelerator: str = "auto"
     devices: int = 1
+    strategy: str = "ddp"
     precision: str = "32-true"
     include: str = ""
     exclude: str = ""

@@ -112,8 +112,9 @@ class DSDCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Write the plan's state into the checkpoint that the Trainer has just written."""
+        phases = self._require().state_dict()  # of sharded weights every rank has a part
         if args.should_save:
-            folder, phases = _checkpoint(args, state), self._require().state_dict()
+            folder = _checkpoint(args, state)
             if not folder.is_dir():
                 raise FileNotFoundError(
                     f"{folder} is not where the Trainer saved its checkpoint, as in a hyperparameter search; pass "

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
 
-from .keys import GOLDEN, magnitude_keys, random_keys, scramble, shard_of
+from .keys import GOLDEN, gather, magnitude_keys, random_keys, scramble, shard_of
 from .plan import check_sparsity
 from .selection import keep_largest
 
@@ -96,16 +96,26 @@ MASKS: dict[str, MaskFunction] = {"magnitude": magnitude_mask, "random": random_
 
 
 def pack(mask: Tensor) -> Tensor:
-    """The mask as one bit a weight: uint8, ``ceil(n / 8)`` long, the first weight in the lowest bit."""
-    flat = shard_of(mask)[0].reshape(-1).view(torch.uint8)
-    eights = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(torch.int64)
-    return ((eights * 0x0102_0408_1020_4080) >> 56).to(torch.uint8)  # the top byte gathers eight bytes' lowest bits
+    """The mask as one bit a weight: uint8, ``ceil(n / 8)`` long, the first weight in the lowest bit.
+
+    Of a sharded mask every rank gets the whole, so all of them must call this; only bits cross the network.
+    """
+    local, group = shard_of(mask)
+    if group is None:
+        return _pack(local)
+    numels = _numels(local, group)
+    own = _pack(local)
+    parts = gather(torch.nn.functional.pad(own, (0, -(-max(numels) // 8) - own.numel())), group)
+    return _pack(torch.cat([_flags(part)[:numel] for part, numel in zip(parts, numels, strict=True)]))
 
 
 def unpack(packed: Tensor, like: Tensor) -> Tensor:
-    """The mask that `pack` stored, laid out as ``like``."""
-    bits = packed.to(like.device).unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=like.device)
-    return _like(like, bits.bitwise_and_(1).view(-1)[: shard_of(like)[0].numel()].bool())
+    """The mask that `pack` stored, laid out as ``like``; of a sharded ``like`` each rank takes its part."""
+    local, group = shard_of(like)
+    start = 0 if group is None else sum(_numels(local, group)[: dist.get_rank(group)])
+    stop = start + local.numel()
+    bits = packed[start // 8 : -(-stop // 8)].to(like.device)
+    return _like(like, _flags(bits)[start % 8 :][: local.numel()])
 
 
 def check_agreement(masks: Mapping[str, Tensor], group: Any = None) -> None:
@@ -145,9 +155,26 @@ def _replicas(mask: Tensor, group: Any) -> list[Any]:
 
 
 def _hash(mask: Tensor) -> Tensor:
-    packed = pack(mask)
+    packed = _pack(shard_of(mask)[0])
     words = torch.nn.functional.pad(packed, (0, -packed.numel() % 8)).view(torch.int64)
     return scramble(words.add_(torch.arange(1, words.numel() + 1, device=words.device).mul_(GOLDEN))).sum()
+
+
+def _pack(mask: Tensor) -> Tensor:
+    flat = mask.reshape(-1).view(torch.uint8)
+    eights = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(torch.int64)
+    return ((eights * 0x0102_0408_1020_4080) >> 56).to(torch.uint8)  # the top byte gathers eight bytes' lowest bits
+
+
+def _flags(packed: Tensor) -> Tensor:
+    bits = packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return bits.bitwise_and_(1).view(-1).bool()
+
+
+def _numels(local: Tensor, group: Any) -> list[int]:
+    """How many elements each rank of ``group`` holds."""
+    numels: list[int] = gather(torch.tensor([local.numel()], device=local.device), group).view(-1).tolist()
+    return numels
 
 
 def _placements(tensor: Tensor) -> Any:

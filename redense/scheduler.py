@@ -104,7 +104,10 @@ class PhaseScheduler:
         self._born = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the plan stands and what is held, one bit a weight; safe for ``torch.load(weights_only=True)``."""
+        """Where the plan stands and what is held, one bit a weight; safe for ``torch.load(weights_only=True)``.
+
+        The same on any number of ranks. With sharded weights every rank must call it.
+        """
         masks = {} if self.held is None else {name: pack(mask) for name, mask in self.held.masks.items()}
         return {"position": self.position, "plan": self.plan.to_records(), "masks": masks}
 
@@ -126,9 +129,9 @@ class PhaseScheduler:
         for name, bits in packed.items():
             if name not in self._weights:
                 raise ValueError(f"the state holds {name!r}, which is no prunable weight of this model; same include?")
-            if bits.numel() != -(-shard_of(self._weights[name])[0].numel() // 8):
+            if bits.numel() != -(-self._weights[name].numel() // 8):
                 shape = tuple(self._weights[name].shape)
-                raise ValueError(f"the state's mask of {name!r} does not fit its shape {shape}; same model and ranks?")
+                raise ValueError(f"the state's mask of {name!r} does not fit its shape {shape}; same model?")
         self._leave(release=False)
         for tensor, pruned, values, version in self._overwritten:
             if tensor._version == version:  # not loaded since, so it was before this scheduler was built

@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two spinning processes on two cores crawl
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+ROOT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")
 SIZES = {"train": 24, "val": 9, "test": 6}
 TINY = ("--size", "8", "--batch", "8", "--accelerator", "cpu")
@@ -37,6 +41,30 @@ def write_pictures(folder: Path, sizes: dict[str, int] | None = None, side: int 
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
     return folder
+
+
+def torchrun(processes: int, *arguments: object, seconds: float = 180) -> str:
+    """The output of processes on this machine's loopback; whatever happens, none of them is left."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = ("--nproc-per-node", processes, "--master-addr", "127.0.0.1", "--master-port", port)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *map(str, (*flags, *arguments))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        out, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # upon which it ends the processes that it started
+        pytest.fail(f"not done after {seconds} s: {process.communicate(timeout=60)[0]}")
+    finally:
+        process.kill()
+    assert process.returncode == 0, out
+    return out
 
 
 @pytest.fixture(scope="session")

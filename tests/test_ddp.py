@@ -1,15 +1,10 @@
 """Two processes under torchrun: both hold the same weights, and end with the same ones."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, torchrun
 
 from redense.recipes.checkpoints import read
 from redense.recipes.record import masks_of
@@ -30,30 +25,6 @@ sys.exit(main())
 """
 
 
-def torchrun(*arguments, seconds=180):
-    """The output of two processes on this machine's loopback; whatever happens, none of them is left."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    process = subprocess.Popen(
-        [*command, "--master-port", str(port), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-    )
-    try:
-        out, _ = process.communicate(timeout=seconds)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert process.returncode == 0, out
-    return out
-
-
 @pytest.fixture(scope="module")
 def told(pictures, tmp_path_factory):
     """(what the processes printed, the run folder they share)."""
@@ -61,7 +32,7 @@ def told(pictures, tmp_path_factory):
     script.write_text(SCRIPT)
     folder = script.parent / "run"
     flags = ("--dense", "1", "--sparse", "2", "--redense", "1", "--sparsity", "0.5", "--augment", "flip-crop")
-    return torchrun(script, "train", "images", "--data", pictures, *TINY, *flags, "--out", folder), folder
+    return torchrun(2, script, "train", "images", "--data", pictures, *TINY, *flags, "--out", folder), folder
 
 
 def test_both_processes_hold_the_same_masks_and_weights_after_every_epoch(told):

@@ -329,11 +329,15 @@ def scene_replicas_of_a_shard_are_compared():
         check_agreement(masks)
 
 
-def scene_masks_are_packed_a_shard_a_rank():
-    weight = distribute_tensor(weights_of(((13, 5),))["(13, 5)"], mesh(), [Shard(0)])
-    mask = redense.magnitude_mask(weight, 0.3)
-    assert pack(mask).numel() == -(-shard_of(weight)[0].numel() // 8)
-    assert torch.equal(unpack(pack(mask), weight).full_tensor(), mask.full_tensor())
+def scene_masks_are_packed_whole_and_unpacked_a_shard_a_rank():
+    for shape, weight in weights_of(UNEVEN).items():
+        sharded = distribute_tensor(weight, mesh(), [Shard(0)])
+        mask = redense.magnitude_mask(sharded, 0.3)
+        with Traffic() as traffic:
+            packed = pack(mask)
+        assert torch.equal(packed, pack(redense.magnitude_mask(weight, 0.3))), shape
+        assert traffic.bytes <= -(-mask.numel() // 8) + 8
+        assert torch.equal(unpack(packed, sharded).to_local(), mask.to_local()), shape
 
 
 SCENES = {name.removeprefix("scene_"): scene for name, scene in list(globals().items()) if name.startswith("scene_")}

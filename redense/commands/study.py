@@ -40,7 +40,7 @@ def study_command(arguments: list[str]) -> int:
         help="one share to hold, several to compare with commas between them; 0.5/0.25 is one for each of two passes",
     )
     parser.add_class_arguments(options, None)
-    parser.add_class_arguments(Machine, None, skip={"out"})
+    parser.add_class_arguments(Machine, None, skip={"out", "strategy"})
     parser.set_defaults({key: value for key, value in recipe.schedule.items() if key != "sparsity"})
     asked = parse(parser, arguments[1:])
     chosen = build(options, asked)

@@ -70,6 +70,7 @@ def train_command(arguments: list[str]) -> int:
             "seed": asked.seed,
             "plan": plan.to_records(),
             **run_config(recipe.name, chosen, asked),
+            "strategy": asked.strategy,
         }
         check_config(config)
         task = build_task(config)
@@ -111,7 +112,7 @@ def _use_preset(parser: Any, presets: Mapping[str, Any], arguments: list[str]) -
 def _print_plan(plan: Any, options: Any, asked: Any, preset: Any) -> None:
     """The plan, what is trained and how, and what the preset's paper reports."""
     print(f"{plan}\n")
-    settings = {**vars(options), **{name: asked[name] for name in ("precision", "devices", "seed")}}
+    settings = {**vars(options), **{name: asked[name] for name in ("precision", "devices", "strategy", "seed")}}
     for name, value in settings.items():
         print(f"{name.replace('_', '-'):14} {'-' if value is None else value}")
     if preset is not None:

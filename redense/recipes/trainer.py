@@ -11,9 +11,15 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 from redense.masks import build_masks
+from redense.recipes import RECIPES
 from redense.recipes.checkpoints import WholeCheckpointIO
+from redense.recipes.sharding import Sharded
+
+STRATEGIES = {"ddp": DDPStrategy, "fsdp2": Sharded}
+"""How several devices share a network."""
 
 
 def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]) -> Trainer:
@@ -27,7 +33,7 @@ def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]
         accelerator=config["accelerator"],
         devices=devices,
         num_nodes=nodes,
-        strategy="ddp" if nodes * devices > 1 else "auto",
+        strategy=_strategy(config, nodes * devices),
         precision=config["precision"],
         max_epochs=epochs,
         callbacks=callbacks,
@@ -55,8 +61,15 @@ def check_config(config: dict[str, Any]) -> None:
     """Find mistakes that would otherwise show only when training starts.
 
     Raises:
-        ValueError: a seed out of range, a mask, device or precision that there is not.
+        ValueError: a seed out of range, a mask, device, strategy or precision that there is not.
     """
+    strategy = config.get("strategy", "ddp")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+    if strategy == "fsdp2" and "configure_model" not in vars(RECIPES[config["recipe"]].load()[0]):
+        raise ValueError(f"strategy fsdp2 trains images only, got recipe {config['recipe']}; leave out --strategy")
+    if strategy == "fsdp2" and not config["options"]["momentum"]:  # lightning 2.6's _rekey_optimizer_state_if_needed
+        raise ValueError("strategy fsdp2 needs a momentum above 0: Lightning resumes no optimizer without state")
     if not 0 <= config["seed"] < 2**32:
         raise ValueError(f"seed must lie in 0 to {2**32 - 1}, got {config['seed']}")
     for phase in config["plan"]:
@@ -65,6 +78,12 @@ def check_config(config: dict[str, Any]) -> None:
         build_trainer(config, 1, [])
     except MisconfigurationException as error:
         raise ValueError(f"accelerator {config['accelerator']!r}, devices {config['devices']}: {error}") from error
+
+
+def _strategy(config: dict[str, Any], processes: int) -> Any:
+    if processes == 1:
+        return "auto"
+    return STRATEGIES[config.get("strategy", "ddp")]()  # study's and older folders have none
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import save_model
+from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
 from redense.lightning import DSDCallback
@@ -25,6 +25,7 @@ from redense.recipes.folder import RunFolder
 from redense.recipes.pictures import draw_curves, draw_histograms
 from redense.recipes.progress import Progress
 from redense.recipes.record import environment, mask_overlap, released, weights_sha256
+from redense.recipes.sharding import count_zeros, whole_weights
 from redense.recipes.trainer import build_trainer, evaluate, quiet_lightning
 
 
@@ -52,17 +53,22 @@ def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
     averaging = [Averaging(plan, config["average"])] if config.get("average") else []
     callbacks = [DSDCallback(plan, include=include, exclude=exclude), *averaging, history]
     trainer = build_trainer(config, len(plan), [*callbacks, *([] if quiet else [Progress(plan, history)])])
-    if found is not None and not quiet:
+    if found is not None and not quiet and trainer.is_global_zero:
         print(f"going on from {found[0]}")
     with quiet_lightning():
         trainer.fit(task, ckpt_path=None if found is None else str(found[0]), weights_only=True)
     for callback in averaging:
         callback.take_over(task)
     valid, test = (evaluate(trainer, task, loader) for loader in (task.val_dataloader(), task.test_dataloader()))
+    weights = whole_weights(task.model)
     if not trainer.is_global_zero:
         return {}
-    write_whole(run.model, lambda partial: save_model(task.model, str(partial)))
-    record = _record(run, plan, task, history) | {"valid": valid, "test": test}
+    write_whole(run.model, lambda partial: save_file(weights, str(partial)))
+    record = _record(run, plan, task, history) | {
+        "weights_sha256": weights_sha256(weights),
+        "valid": valid,
+        "test": test,
+    }
     draw_curves(run.path / "curves.png", history.rows, plan, task.metric, task.unit)
     draw_histograms(run, plan)
     write_text(run.record, json.dumps(record, indent=2) + "\n")
@@ -195,7 +201,6 @@ def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[st
         "data": history.data,
         "options": asdict(task.options),
         "selection": "the last epoch's weights; the test split was read once, after training",
-        "weights_sha256": weights_sha256(task.model.state_dict()),
         **environment(),
         "seconds": history.seconds,
         "cost": {"epochs": len(plan), "examples": history.examples},
@@ -206,7 +211,7 @@ def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[st
 def _zeros(callback: DSDCallback, module: LightningModule) -> float:
     """Share of zeros among the weights that may be pruned."""
     weights = prunable(module, callback.include, callback.exclude).values()
-    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+    return sum(map(count_zeros, weights)) / sum(weight.numel() for weight in weights)
 
 
 def _as_csv(rows: list[dict[str, Any]]) -> str:

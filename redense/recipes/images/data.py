@@ -137,7 +137,7 @@ class Batches:
 
     def __len__(self) -> int:
         if self._seed is None:
-            return math.ceil(len(range(self._rank, len(self._split), self._ranks)) / self._batch)
+            return math.ceil(len(self._split) / (self._batch * self._ranks))  # on every rank, though its last be empty
         whole = len(self._split) // (self._batch * self._ranks)
         return max(whole - whole % self._accumulate, 1)  # whole optimizer steps only
 

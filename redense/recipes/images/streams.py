@@ -147,6 +147,7 @@ class StreamedBatches:
         rank: int = 0, ranks: int = 1, accumulate: int = 1, workers: int | None = None,
     ) -> None:  # fmt: skip
         self._numbers = _Numbers(len(split), max(batch // ranks, 1), seed, rank, ranks, accumulate)
+        self._shape = data.channels, data.size, data.size
         transform = transforms(data, "centre" if seed is None else augment)
         if workers is None:
             workers = min((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 8)
@@ -171,7 +172,7 @@ class StreamedBatches:
         for batch in self._loader:
             if isinstance(batch, str):
                 raise ValueError(batch)
-            yield batch
+            yield batch[0].view(-1, *self._shape), batch[1]
 
 
 def transforms(data: StreamedData, augment: str) -> v2.Transform:
@@ -202,7 +203,7 @@ class _Numbers:
 
     def __len__(self) -> int:
         if self._seed is None:
-            return math.ceil(len(range(self._rank, self._length, self._ranks)) / self._batch)
+            return math.ceil(self._length / (self._batch * self._ranks))  # on every rank, though its last be empty
         whole = self._length // (self._batch * self._ranks)
         return max(whole - whole % self._accumulate, 1)
 
@@ -237,8 +238,9 @@ class _Images(Dataset[Any]):
 def _collate(items: list[tuple[Tensor, int] | str]) -> tuple[Tensor, Tensor] | str:
     if broken := [item for item in items if isinstance(item, str)]:
         return broken[0]
-    images = torch.stack([pixels for pixels, _ in items])  # type: ignore[misc]
-    return images.contiguous(memory_format=torch.channels_last), torch.tensor([label for _, label in items])
+    images = torch.stack([pixels for pixels, _ in items]) if items else torch.empty(0, 1, 1, 1)  # type: ignore[misc]
+    labels = torch.tensor([label for _, label in items], dtype=torch.int64)
+    return images.contiguous(memory_format=torch.channels_last), labels
 
 
 def _has_classes(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from redense.recipes.images.data import AUGMENTATIONS, Batches, ImageData, Split
 from redense.recipes.images.presets import PRESETS
 from redense.recipes.images.streams import Files, StreamedBatches, StreamedData, open_folder
 from redense.recipes.images.weights import start_from
+from redense.recipes.sharding import shard
 
 __all__ = ["PRESETS", "ImageOptions", "ImageTask"]
 
@@ -129,6 +130,11 @@ class ImageTask(LightningModule):
         """The loader gives a step's images in this many parts."""
         self.trainer.accumulate_grad_batches = self.options.accumulate
 
+    def configure_model(self) -> None:
+        """With --strategy fsdp2 each device keeps its shard of the network."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Cross entropy; auxiliary heads count 0.3 each (Szegedy et al. 2014)."""
         images, labels = batch
@@ -142,6 +148,8 @@ class ImageTask(LightningModule):
         """Collect loss and accuracy."""
         images, labels = batch
         logits, _ = models.logits_and_auxiliary(self.model(images))
+        if not len(labels):  # this rank has one image fewer than others, but computes with them
+            return
         self.loss.update(F.cross_entropy(logits, labels), len(labels))
         self.metrics.update(logits, labels)
 
@@ -202,6 +210,11 @@ class ImageTask(LightningModule):
     def _batches(self, split: Split | Files, seed: int | None = None) -> Batches | StreamedBatches:
         o = self.options
         part = o.batch // o.accumulate
+        if part % self.trainer.world_size:
+            raise ValueError(
+                f"batch {o.batch} in {o.accumulate} part{'s' * (o.accumulate > 1)} cannot be shared evenly by "
+                f"{self.trainer.world_size} processes; pass a --batch that their product divides"
+            )
         how: dict[str, Any] = {
             "seed": seed,
             "augment": o.augment,
