@@ -45,6 +45,8 @@ class ImageOptions:
         momentum: of SGD.
         weight_decay: L2 penalty, on every parameter as in the paper.
         nesterov: momentum as Nesterov's.
+        ema: evaluate and export an exponential moving average of the weights, of this decay (0.999, say), that starts
+            anew with each phase and so holds a sparse phase's zeros; default off.
         augment: none, flip (mirrored at random) or flip-crop (mirrored and shifted by up to an eighth); for streamed
             folders also resize-crop (a crop of the image at 256/224 of the size), scale-crop (of any scale and aspect)
             and scale-crop-colour (and colours jittered), all mirrored.
@@ -64,6 +66,7 @@ class ImageOptions:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = True
+    ema: float | None = None
     augment: str = "flip"
     workers: int | None = None
     compile: bool = False
@@ -81,6 +84,8 @@ class ImageOptions:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must lie between 0 and 1, got {self.ema}; 0.999 and 0.9999 are usual")
         for name in ("lr", "momentum", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0) or (name == "lr" and value == 0):
