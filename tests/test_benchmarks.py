@@ -70,7 +70,7 @@ def test_the_loaders_race_on_the_same_files_and_every_step_is_timed(tmp_path, ca
     small = ["--rounds", "2", "--images", "8", "--train-images", "4", "--batch", "4", "--workers", "0"]
     loader.main([*small, "--out", str(record)])
     found = json.loads(record.read_text())
-    assert set(found["runs"]) == {"loader, 0 workers", "training, 0 workers"}
+    assert set(found["runs"]) == {"loader, 0 workers", "loader, CPU time", "training, 0 workers"}
     for run in found["runs"].values():
         assert run["ratio"]["n"] == 2
     steps = ["read", "decode", "crop, resize", "flip", "to tensor", "collate", "forward", "backward", "step"]
