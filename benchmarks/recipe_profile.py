@@ -29,8 +29,8 @@ WANTED = 0.85
 class TimedTask(ImageTask):
     """The recipe's task with a stop-watch on each of its steps."""
 
-    def __init__(self) -> None:
-        super().__init__(ImageOptions(), seed=0)
+    def __init__(self, options: ImageOptions | None = None) -> None:
+        super().__init__(options or ImageOptions(), seed=0)
         self.seconds: dict[str, float] = defaultdict(float)
         self._start = 0.0
 

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is no part of the installed package
 
-from benchmarks import masks, steps
+from benchmarks import loader, masks, steps
 from benchmarks.__main__ import ROWS, main, table
 from benchmarks.compiled import switch
 from benchmarks.contenders import CONTENDERS
@@ -62,3 +62,19 @@ def test_the_command_writes_records_a_picture_and_a_table(tmp_path, capsys):
     assert record["runs"][0]["machine"]["torch"]
     assert (tmp_path / "growth.svg").read_text().count("<svg") == 1
     assert "1,000,000 weights" in capsys.readouterr().out
+
+
+@pytest.mark.network
+def test_the_loaders_race_on_the_same_files_and_every_step_is_timed(tmp_path, capsys):
+    record = tmp_path / "loader.json"
+    small = ["--rounds", "2", "--images", "8", "--train-images", "4", "--batch", "4", "--workers", "0"]
+    loader.main([*small, "--out", str(record)])
+    found = json.loads(record.read_text())
+    assert set(found["runs"]) == {"loader, 0 workers", "loader, CPU time", "training, 0 workers"}
+    for run in found["runs"].values():
+        assert run["ratio"]["n"] == 2
+    steps = ["read", "decode", "crop, resize", "flip", "to tensor", "collate", "forward", "backward", "step"]
+    for seconds in found["seconds_an_image"].values():
+        assert list(seconds) == steps
+        assert all(value > 0 for value in seconds.values())
+    assert "images/s, torchvision's" in capsys.readouterr().out

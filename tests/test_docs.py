@@ -175,7 +175,7 @@ def test_readmes_other_shell_lines_name_what_exists():
             assert set(asked) <= extras.keys(), words
             assert "constraints.txt" not in words or (ROOT / "constraints.txt").exists()
         else:
-            assert words[0] in ("redense", "git", "cd", ".venv/bin/redense"), words
+            assert words[0] in ("redense", "git", "cd", ".venv/bin/redense", "torchrun"), words
 
 
 def test_readmes_links_lead_to_files():

@@ -20,10 +20,11 @@ import redense as package
 from redense import datasets
 from redense.lightning import DSDCallback
 from redense.prunable import prunable
-from redense.recipes.images import streams
+from redense.recipes.images import models, streams
 from redense.recipes.images.cost import cost, tables
+from redense.recipes.images.folders import IMAGENET, open_folder
 from redense.recipes.images.presets import PRESETS
-from redense.recipes.images.streams import StreamedBatches, open_folder
+from redense.recipes.images.streams import StreamedBatches
 from redense.recipes.images.task import ImageOptions, ImageTask
 from redense.recipes.images.weights import load_exactly, read_weights
 from redense.recipes.trainer import build_trainer, quiet_lightning
@@ -354,7 +355,7 @@ def test_eval_equals_a_plain_script_to_the_image(seven, tmp_path, redense):
     torch.manual_seed(1)
     network = torchvision_network("squeezenet1_1", 7)
     torch.save(network.state_dict(), tmp_path / "squeezenet.pt")
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in streams.IMAGENET)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
     top1, top5 = plain_top1_top5(network, seven / "val", mean, std)
     flags = ("--model", "squeezenet1_1", "--data", seven, "--workers", 0, "--batch", 5)
     answer = redense("eval", tmp_path / "squeezenet.pt", *flags)
@@ -376,6 +377,34 @@ def test_eval_of_a_run_equals_its_record_and_an_export_loads_back(folder, tmp_pa
     assert not loaded.training
     saved = load_file(run / "model.safetensors")
     assert all(torch.equal(value, saved[key]) for key, value in loaded.state_dict().items())
+
+
+@pytest.mark.network
+def test_eval_on_a_packaged_set_equals_the_record_and_a_plain_script(tmp_path, redense):
+    run = tmp_path / "run"
+    flags = ("--train-images", 600, "--lr", 0.02, "--accelerator", "cpu", *SHORT, "--out", run)
+    assert redense("train", "images", "--data", "emoji-groups", *flags).code == 0
+    record = json.loads((run / "record.json").read_text())
+    answer = redense("eval", run, "--data", "emoji-groups")
+    assert f"top-1  {record['test']['top1']:.2f} % right" in answer.out, answer.err
+    config, network = json.loads((run / "network.json").read_text()), package_network(run)
+    test = load_file(datasets.prepare("emoji-groups") / "test.safetensors")
+    mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        right = network((test["images"] / 255 - mean) / std).argmax(1) == test["labels"]
+    assert f"({int(right.sum())} of {len(right)} images)" in answer.out.splitlines()[0]
+    file = redense("eval", run / "model.safetensors", "--model", "small", "--data", "emoji-groups")
+    assert f"of {len(right)} images)" in file.out, file.err
+    wrong = redense("eval", run, "--data", "fashion-mnist")
+    assert (wrong.code, "fashion-mnist has 10 classes (T-shirt" in wrong.err) == (2, True), wrong.err
+
+
+def package_network(run):
+    """The trained network, by hand."""
+    config = json.loads((run / "network.json").read_text())
+    network = models.build("small", len(config["classes"]), config["channels"], config["size"])
+    network.load_state_dict(load_file(run / "model.safetensors"))
+    return network.eval()
 
 
 @pytest.mark.parametrize(

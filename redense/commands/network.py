@@ -40,7 +40,13 @@ def eval_command(arguments: list[str]) -> int:
         type=str,
         help="a finished run, an export, a file of weights, or pretrained: torchvision's",
     )
-    parser.add_argument("--data", type=Path, required=True, help="one folder a class, or a folder with such a val/")
+    parser.add_argument(
+        "--data",
+        type=str,
+        required=True,
+        help="one folder a class, or a folder with such a val/; Parquet shards, for their validation images; or a "
+        "packaged set (fashion-mnist, emoji-groups), for its test images",
+    )
     parser.add_argument("--model", type=str | None, default=None, help="whose weights the file has; resnet50, say")
     parser.add_argument("--size", type=int | None, default=None, help="of the crop; default the run's, else 224")
     parser.add_argument("--batch", type=int, default=64, help="images at a time")

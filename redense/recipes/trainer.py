@@ -68,6 +68,8 @@ def check_config(config: dict[str, Any]) -> None:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     if strategy == "fsdp2" and "configure_model" not in vars(RECIPES[config["recipe"]].load()[0]):
         raise ValueError(f"strategy fsdp2 trains images only, got recipe {config['recipe']}; leave out --strategy")
+    if strategy == "fsdp2" and config["options"]["ema"]:
+        raise ValueError("strategy fsdp2 keeps no moving average of its shards; leave out --ema")
     if strategy == "fsdp2" and not config["options"]["momentum"]:  # lightning 2.6's _rekey_optimizer_state_if_needed
         raise ValueError("strategy fsdp2 needs a momentum above 0: Lightning resumes no optimizer without state")
     if not 0 <= config["seed"] < 2**32:

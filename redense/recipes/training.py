@@ -19,7 +19,7 @@ from redense.lightning import DSDCallback
 from redense.plan import Plan
 from redense.prunable import prunable
 from redense.recipes import RECIPES
-from redense.recipes.averaging import Averaging
+from redense.recipes.averaging import Averaging, MovingAverage
 from redense.recipes.checkpoints import write_text, write_whole
 from redense.recipes.folder import RunFolder
 from redense.recipes.pictures import draw_curves, draw_histograms
@@ -50,7 +50,9 @@ def train(run: RunFolder, task: Any, *, quiet: bool = False) -> dict[str, Any]:
     history = _History(run, plan, config["seed"], task.fingerprint())
     if found is not None:
         history.check_data(*found)
-    averaging = [Averaging(plan, config["average"])] if config.get("average") else []
+    averaging: list[Any] = [MovingAverage(plan, ema)] if (ema := getattr(task.options, "ema", None)) else []
+    if config.get("average"):
+        averaging.append(Averaging(plan, config["average"]))  # SWA has the last word
     callbacks = [DSDCallback(plan, include=include, exclude=exclude), *averaging, history]
     trainer = build_trainer(config, len(plan), [*callbacks, *([] if quiet else [Progress(plan, history)])])
     if found is not None and not quiet and trainer.is_global_zero:

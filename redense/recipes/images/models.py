@@ -84,6 +84,8 @@ _OURS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "cifar-resnet20": lambda classes, channels, size: CifarResNet(20, classes, channels),
     "cifar-resnet56": lambda classes, channels, size: CifarResNet(56, classes, channels),
 }
+SMALL = tuple(_OURS)
+"""Those that take images of any number of channels."""
 
 
 def names() -> list[str]:

@@ -18,8 +18,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from redense.recipes.checkpoints import write_text
 from redense.recipes.images import models, streams
 from redense.recipes.images.data import AUGMENTATIONS, Batches, ImageData, Split, load
+from redense.recipes.images.folders import Source, StreamedData
 from redense.recipes.images.presets import PRESETS
-from redense.recipes.images.streams import Files, StreamedBatches, StreamedData, open_folder
+from redense.recipes.images.streams import StreamedBatches, open_stream
 from redense.recipes.images.weights import start_from
 from redense.recipes.sharding import shard
 
@@ -32,8 +33,9 @@ class ImageOptions:
 
     Args:
         data: packaged set (fashion-mnist, emoji-groups), torchvision class on disk (CIFAR10), folder with train/ and
-            val/ of one folder a class, or CSV list with the columns path, label, split. A folder that
-            memory would not hold, and imagenet, are streamed.
+            val/ of one folder a class, CSV list with the columns path, label, split, or folder of Parquet shards
+            (train-00000.parquet, validation-00000.parquet, ... with image and label, as the hub's ImageNet; classes
+            from the shards or classes.txt). Shards, imagenet and folders that memory would not hold are streamed.
         data_root: where torchvision's data sets lie; default redense's cache folder.
         model: small, cifar-resnet20, cifar-resnet56 or any torchvision classifier (resnet18, vgg16, googlenet, ...).
         init: trained weights to start from instead of a first dense phase: a .pt, .ckpt or .safetensors file with the
@@ -46,6 +48,8 @@ class ImageOptions:
         momentum: of SGD.
         weight_decay: L2 penalty, on every parameter as in the paper.
         nesterov: momentum as Nesterov's.
+        ema: evaluate and export an exponential moving average of the weights, of this decay (0.999, say), that starts
+            anew with each phase and so holds a sparse phase's zeros; default off.
         augment: none, flip (mirrored at random) or flip-crop (mirrored and shifted by up to an eighth); for streamed
             folders also resize-crop (a crop of the image at 256/224 of the size), scale-crop (of any scale and aspect)
             and scale-crop-colour (and colours jittered), all mirrored.
@@ -65,6 +69,7 @@ class ImageOptions:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = True
+    ema: float | None = None
     augment: str = "flip"
     workers: int | None = None
     compile: bool = False
@@ -82,6 +87,8 @@ class ImageOptions:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must lie between 0 and 1, got {self.ema}; 0.999 and 0.9999 are usual")
         for name in ("lr", "momentum", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0) or (name == "lr" and value == 0):
@@ -98,11 +105,11 @@ class ImageTask(LightningModule):
     def __init__(self, options: ImageOptions, seed: int) -> None:
         super().__init__()
         self.options, self.seed = options, seed
-        channels = None if options.model in ("small", "cifar-resnet20", "cifar-resnet56") else 3
+        channels = None if options.model in models.SMALL else 3
         root = None if options.data_root is None else Path(options.data_root)
         self.data: ImageData | StreamedData
         if streams.wanted(options.data, options.augment, options.size):
-            self.data = open_folder(options.data, options.size or 224, root=root, most=options.train_images)
+            self.data = open_stream(options.data, options.size or 224, root=root, most=options.train_images)
         else:
             self.data = load(options.data, size=options.size, channels=channels, root=root, most=options.train_images)
         if options.accumulate > 1 and options.batch > len(self.data.train):
@@ -207,7 +214,7 @@ class ImageTask(LightningModule):
         }
         return found | ({"transform_input": True} if getattr(self.model, "transform_input", False) else {})
 
-    def _batches(self, split: Split | Files, seed: int | None = None) -> Batches | StreamedBatches:
+    def _batches(self, split: Split | Source, seed: int | None = None) -> Batches | StreamedBatches:
         o = self.options
         part = o.batch // o.accumulate
         if part % self.trainer.world_size:
