@@ -42,9 +42,11 @@ check: setup
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_architecture.py
 
+# PEERS=/path/to/python of an environment with fasterai, nncf and torchao measures those too
 bench: setup
-	for file in $$(grep -l __main__ benchmarks/*.py); do \
-		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(if $(PEERS),--peers $(PEERS))
+	for name in recipe_profile study_jobs speech captions loader; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
 # the study behind README's table: 34 minutes of one core

@@ -30,8 +30,13 @@ class Summary:
     choice: Choice
 
 
-def summarize_records(records: Sequence[Mapping[str, Any]], split: str = "test") -> Summary:
+def summarize_records(
+    records: Sequence[Mapping[str, Any]], split: str = "test", *, metric: str | None = None
+) -> Summary:
     """Compare the methods of a study's records, paired over seeds, on ``test`` or ``valid``.
+
+    Args:
+        metric: another score of the same unit and direction than the recipe's own, such as ``cer`` beside ``wer``.
 
     Raises:
         ValueError: too few methods or seeds, no control, or records of different tasks.
@@ -39,24 +44,25 @@ def summarize_records(records: Sequence[Mapping[str, Any]], split: str = "test")
     check_comparable(records)
     if split == "test" and not all(record["test"] for record in records):
         split = "valid"
-    metric = records[0]["metric"]
+    kind = records[0]["metric"]
+    metric = metric or kind["name"]
     scores: dict[str, dict[int, float]] = {}
     epochs: dict[str, float] = {}
     for record in records:
-        scores.setdefault(record["method"], {})[record["seed"]] = record[split][metric["name"]]
+        scores.setdefault(record["method"], {})[record["seed"]] = record[split][metric]
         epochs[record["method"]] = record["cost"]["epochs"]
-    higher = metric["higher_is_better"]
+    higher = kind["higher_is_better"]
     comparison = compare(scores, control=CONTROL, baseline=BASELINE, higher_is_better=higher)
-    words = {"metric": f"{split} {metric['name']}", "epochs": epochs}
+    words = {"metric": f"{split} {metric}", "epochs": epochs}
     return Summary(
         split=split,
-        metric=metric["name"],
-        unit=metric["unit"],
+        metric=metric,
+        unit=kind["unit"],
         higher_is_better=higher,
         scores=scores,
         epochs=epochs,
         comparison=comparison,
-        verdicts={name: verdict(comparison, name, unit=metric["unit"], **words) for name in comparison.to_control},
+        verdicts={name: verdict(comparison, name, unit=kind["unit"], **words) for name in comparison.to_control},
         choice=best_method(scores, simplest_first=sorted(scores, key=_simplicity), higher_is_better=higher, **words),
     )
 
