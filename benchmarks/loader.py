@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -30,7 +29,6 @@ from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from redense import datasets
 from redense.lightning import DSDCallback
 from redense.plan import Phase, Plan
 from redense.recipes.images.folders import IMAGENET, open_folder
@@ -39,17 +37,18 @@ from redense.recipes.images.task import ImageOptions
 from redense.recipes.trainer import build_trainer, quiet_lightning
 
 from .measure import machine, spread
+from .photographs import CLASSES, write_pictures
 from .recipe_profile import TimedTask
 
 OUT = Path(__file__).parents[1] / "results/bench/loader.json"
-CLASSES, SIZE = 8, 224
+SIZE = 224
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table; write the record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--images", type=int, default=256, help="a round of the loaders")
+    parser.add_argument("--images", type=int, default=512, help="a round of the loaders")
     parser.add_argument("--train-images", type=int, default=32, help="a round of training")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", default="0,2", help="processes, one measurement of the loaders each")
@@ -84,23 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = {"kilobytes": kilobytes, "batch": asked.batch, "runs": runs, "seconds_an_image": parts}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(record | {"machine": machine()}, indent=1) + "\n")
-
-
-def write_pictures(folder: Path, many: int) -> int:
-    """train/ and val/ of JPEG files of the size and weight of ImageNet's; the mean bytes of one."""
-    stamps = sorted((datasets.prepare("tuxpaint") / "images").iterdir())
-    sizes = []
-    for number in range(many + CLASSES):
-        mosaic = Image.new("RGB", (500, 375))
-        for place in range(12):
-            with Image.open(stamps[(12 * number + place) % len(stamps)]) as stamp:
-                mosaic.paste(stamp.convert("RGB"), (125 * (place % 4), 125 * (place // 4)))
-        part = "train" if number < many else "val"
-        file = folder / part / f"class{number % CLASSES}" / f"{number}.JPEG"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        mosaic.save(file, quality=95)
-        sizes.append(file.stat().st_size)
-    return int(statistics.mean(sizes))
 
 
 def race(

@@ -243,6 +243,18 @@ def test_readmes_table_is_what_the_committed_records_say(recipe, runs, epochs):
         assert as_markdown(summarize_records(kept, metric="cer")) in (root / "README.md").read_text("utf-8")
 
 
+def test_readmes_scores_without_skin_tone_are_the_records():
+    root = Path(__file__).parents[1]
+    found = {}
+    for record in records(root / "results/captions"):
+        found.setdefault(record["method"], []).append(record["test"]["bleu4_without_skin_tone"])
+    words = ", ".join(
+        f"{sum(found[name]) / len(found[name]):.1f} ({name})" for name in ("dense", "lower_lr", "dsd@0.5")
+    )
+    words += f" and {sum(found['dsd@0.8']) / len(found['dsd@0.8']):.1f} (dsd@0.8)"
+    assert words in " ".join((root / "README.md").read_text("utf-8").split())
+
+
 def test_simplest_first_names_every_method():
     assert set(study_methods.SIMPLEST_FIRST) == set(METHODS)
 
