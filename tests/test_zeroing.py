@@ -1,0 +1,121 @@
+"""Zeroing pruned elements: the compiled kernel and plain torch do the same to every bit."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from redense import zeroing
+
+CHUNK = zeroing._CHUNK
+WAYS = [zeroing.zero_pruned_plain_, zeroing.zero_pruned_]
+INTEGERS = {torch.float8_e4m3fn: torch.int8, torch.float16: torch.int16, torch.bfloat16: torch.int16}
+INTEGERS |= {torch.float32: torch.int32, torch.float64: torch.int64}
+ways = pytest.mark.parametrize("way", WAYS, ids=["plain", "kernel"])
+
+
+def bits_of(tensor):
+    return tensor.view(INTEGERS[tensor.dtype])
+
+
+def drawn(dtype, *shape):
+    """Any bits at all: denormals, infinities and every kind of NaN among them."""
+    info = torch.iinfo(INTEGERS[dtype])
+    numbers = torch.randint(info.min, info.max, shape, generator=torch.Generator().manual_seed(0))
+    return numbers.to(INTEGERS[dtype]).view(dtype)
+
+
+def check(way, tensor, mask):
+    wanted = bits_of(tensor).clone()
+    wanted[~mask] = 0
+    place, version = tensor.data_ptr(), tensor._version
+    assert way(tensor, mask) is tensor
+    assert tensor.data_ptr() == place
+    assert tensor._version > version
+    assert torch.equal(bits_of(tensor), wanted)
+
+
+def test_where_there_is_a_c_compiler_the_kernel_was_built():
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    assert zeroing._kernel is not None or not (shutil.which("cc") and header.exists())
+
+
+@ways
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("size", [0, 1, 31, 32768, 32769, CHUNK, CHUNK + 7, 3 * CHUNK + 1])
+def test_every_bit_of_a_pruned_element_is_zero_and_of_a_kept_one_as_it_was(way, dtype, size):
+    mask = torch.rand(size, generator=torch.Generator().manual_seed(1)) > 0.3
+    check(way, drawn(dtype, size), mask)
+
+
+@ways
+@given(st.lists(st.booleans(), max_size=200), st.integers(0, 9))
+def test_any_mask_and_any_part_of_a_larger_tensor(way, kept, start):
+    whole = drawn(torch.float32, start + len(kept) + 3)
+    before = bits_of(whole).clone()
+    check(way, whole[start : start + len(kept)], torch.tensor(kept, dtype=torch.bool))
+    assert torch.equal(bits_of(whole)[:start], before[:start])
+    assert torch.equal(bits_of(whole)[start + len(kept) :], before[start + len(kept) :])
+
+
+LAYOUTS = {
+    "channels last": lambda tensor: tensor.to(memory_format=torch.channels_last),
+    "transposed": lambda tensor: tensor.transpose(0, 1).contiguous().transpose(0, 1),
+    "with gaps": lambda tensor: torch.stack([tensor, tensor], -1)[..., 0],
+}
+
+
+@ways
+@pytest.mark.parametrize("side", [3, 128], ids=["one chunk", "several"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("both", [True, False], ids=["both", "the tensor alone"])
+def test_layouts_in_memory(way, side, layout, both):
+    tensor = LAYOUTS[layout](drawn(torch.float32, side, side, 9, 9))
+    mask = torch.rand(side, side, 9, 9, generator=torch.Generator().manual_seed(1)) > 0.3
+    check(way, tensor, LAYOUTS[layout](mask) if both else mask)
+
+
+@ways
+def test_with_two_threads(way):
+    torch.set_num_threads(2)
+    try:
+        mask = torch.rand(CHUNK + 77) > 0.3
+        check(way, drawn(torch.float32, CHUNK + 77), mask)
+    finally:
+        torch.set_num_threads(1)
+
+
+@ways
+def test_a_leaf_and_a_tensor_with_a_history_are_zeroed_unrecorded(way):
+    leaf = nn.Parameter(torch.ones(4))
+    product = leaf * 2
+    mask = torch.tensor([True, False, True, False])
+    for tensor, value in ((leaf, 1.0), (product, 2.0)):
+        assert way(tensor, mask).tolist() == [value, 0.0, value, 0.0]
+    assert leaf.grad_fn is None
+    assert type(product.grad_fn).__name__ == "MulBackward0"
+
+
+@pytest.mark.skipif(zeroing._kernel is None, reason="no kernel was built")
+def test_the_kernel_refuses_what_it_cannot_write_to():
+    with pytest.raises(ValueError, match="no memory of its own"):
+        zeroing._kernel(0, 0, 1, 4)
+    with pytest.raises(ValueError, match="1, 2, 4 or 8 bytes, got 3"):
+        zeroing._kernel(0, 0, 0, 3)
+    with pytest.raises(TypeError, match="takes 4 arguments, got 1"):
+        zeroing._kernel(0)
+
+
+def test_a_subclass_without_memory_goes_through_its_own_operations():
+    from torch.testing._internal.two_tensor import TwoTensor  # torch's own wrapper of two tensors
+
+    both = TwoTensor(torch.ones(4), torch.full((4,), 2.0))
+    mask = torch.tensor([True, False, True, False])
+    zeroing.zero_pruned_(both, TwoTensor(mask, mask))
+    assert both.a.tolist() == [1, 0, 1, 0]
+    assert both.b.tolist() == [2, 0, 2, 0]
