@@ -53,7 +53,7 @@ def _run(part: str, quick: bool, peers: Path | None) -> Iterator[dict[str, Any]]
         for model in models:
             for optimizer in ("SGD", "AdamW"):
                 for threads in (1, 2):
-                    yield _child(threads, "steps", model, optimizer, "--rounds", "3" if quick else "7")
+                    yield _child(threads, "steps", model, optimizer, "--rounds", "3" if quick else "15" if model == STEPS[2] else "7")
     elif part == "masks":
         for threads in (1, 2):
             yield _child(

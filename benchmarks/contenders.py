@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize, prune
 from torch.optim import Optimizer
 
 import redense
+from redense import zeroing
 
 Step = Callable[[], object]
 Contender = Callable[[nn.Module, Optimizer, Mapping[str, Tensor]], AbstractContextManager[Step]]
@@ -33,6 +34,17 @@ def ours(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) ->
     held = redense.Constraint(model, optimizer, masks)
     yield optimizer.step
     held.detach()
+
+
+@contextmanager
+def ours_plain(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
+    """The same where no C compiler was there at installation, or the weights are on a GPU: torch's operations alone."""
+    kernel, zeroing.kernel = zeroing.kernel, None
+    try:
+        with ours(model, optimizer, masks) as step:
+            yield step
+    finally:
+        zeroing.kernel = kernel
 
 
 @contextmanager
@@ -84,6 +96,7 @@ asp_float = _around_the_step(torch.float32)
 CONTENDERS: dict[str, Contender] = {
     "dense": dense,
     "redense": ours,
+    "redense, plain torch": ours_plain,
     "torch.nn.utils.prune": torch_prune,
     "torch.ao.pruning": torch_ao_pruning,
     "ASP loop, bool masks": asp,

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from redense import zeroing
+
 
 def seconds(function: Callable[[], Any]) -> float:
     """How long one call takes."""
@@ -66,6 +68,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "kernel": zeroing.kernel is not None,
         "redense": _version("redense"),
         "commit": commit.stdout.strip(),
     }

@@ -23,8 +23,9 @@ SPARSITY = 0.3
 def steps(workload: str, optimizer: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, Any]:
     """Seconds a step of each contender, all on one model, by turns.
 
-    The dense step and ours are taken twice a round. A ratio is the median over rounds of a contender's step over the
-    mean dense step of its round, so that a machine that slows down for a while slows both.
+    The dense step and ours are taken twice a round, each contender's after one that is not timed, as all but the first
+    of a phase are. A ratio is the median over rounds of a contender's step over the mean dense step of its round, so
+    that a machine that slows down for a while slows both.
     """
     torch.manual_seed(0)
     model, inputs, targets = WORKLOADS[workload]()
@@ -43,6 +44,7 @@ def steps(workload: str, optimizer: str, rounds: int, names: Sequence[str] = tup
                     nn.functional.cross_entropy(model(inputs), targets).backward()
                     step()
 
+                once()
                 samples[name][-1].append(seconds(once))
             trainer.zero_grad()
         if number < 0:

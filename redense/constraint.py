@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from .masks import MaskFunction, build_masks
@@ -148,6 +149,7 @@ class _Held:
     def __init__(self, weight: Tensor, mask: Tensor, optimizers: list[Optimizer]) -> None:
         self.weight, self.mask, self.optimizers = weight, mask, optimizers
         self._kept = shard_of(mask)[0]
+        self._distributed = isinstance(mask, DTensor)
         self._masked: tuple[weakref.ref[Tensor], int] | None = None
         self._seen = (-1, 0)
 
@@ -191,4 +193,4 @@ class _Held:
         self._masked = None if gradient is None else (weakref.ref(gradient), gradient._version)
 
     def _zero(self, tensor: Tensor) -> None:
-        zero_pruned_(shard_of(tensor)[0], self._kept)
+        zero_pruned_(shard_of(tensor)[0] if self._distributed else tensor, self._kept)

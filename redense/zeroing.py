@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 try:
-    from ._kernels import zero_pruned as _kernel
+    from ._kernels import zero_pruned as kernel
 except ImportError:  # installed without a C compiler
-    _kernel = None  # type: ignore[assignment]
+    kernel = None  # type: ignore[assignment]
 
 _CHUNK = 1 << 20  # elements: of 2^15 to 2^23 the fastest, on one thread and on two
 _PLAIN = (Tensor, nn.Parameter)
@@ -22,15 +22,10 @@ def zero_pruned_(tensor: Tensor, mask: Tensor) -> Tensor:
     Autograd does not record it. On a CPU a compiled kernel does it, if redense was installed where there is a C
     compiler: one pass, where torch's operations take two.
     """
-    if (
-        _kernel is None
-        or tensor.device.type != "cpu"
-        or type(tensor) not in _PLAIN  # a subclass may have no memory of its own
-        or type(mask) not in _PLAIN
-        or not _same_order(tensor, mask)
-    ):
+    own_memory = kernel is not None and tensor.is_cpu and type(tensor) in _PLAIN  # a subclass may have none
+    if not own_memory or not _same_order(tensor, mask):
         return zero_pruned_plain_(tensor, mask)
-    _kernel(tensor.data_ptr(), mask.data_ptr(), tensor.numel(), tensor.element_size())
+    kernel(tensor.data_ptr(), mask.data_ptr(), tensor.numel(), tensor.element_size())
     increment_version(tensor)
     return tensor
 
@@ -43,7 +38,7 @@ def zero_pruned_plain_(tensor: Tensor, mask: Tensor) -> Tensor:
     type; a chunk of it at a time stays in the cache, which is six to ten times faster.
     """
     integer = _INTEGER[tensor.element_size()]
-    if tensor.device.type != "cpu" or tensor.numel() <= _CHUNK:
+    if not tensor.is_cpu or tensor.numel() <= _CHUNK:
         tensor.view(integer).mul_(mask)
     elif not _same_order(tensor, mask):
         tensor.masked_fill_(~mask, 0)

@@ -42,7 +42,7 @@ def check(way, tensor, mask):
 
 def test_where_there_is_a_c_compiler_the_kernel_was_built():
     header = Path(sysconfig.get_path("include")) / "Python.h"
-    assert zeroing._kernel is not None or not (shutil.which("cc") and header.exists())
+    assert zeroing.kernel is not None or not (shutil.which("cc") and header.exists())
 
 
 @ways
@@ -101,14 +101,14 @@ def test_a_leaf_and_a_tensor_with_a_history_are_zeroed_unrecorded(way):
     assert type(product.grad_fn).__name__ == "MulBackward0"
 
 
-@pytest.mark.skipif(zeroing._kernel is None, reason="no kernel was built")
+@pytest.mark.skipif(zeroing.kernel is None, reason="no kernel was built")
 def test_the_kernel_refuses_what_it_cannot_write_to():
     with pytest.raises(ValueError, match="no memory of its own"):
-        zeroing._kernel(0, 0, 1, 4)
+        zeroing.kernel(0, 0, 1, 4)
     with pytest.raises(ValueError, match="1, 2, 4 or 8 bytes, got 3"):
-        zeroing._kernel(0, 0, 0, 3)
+        zeroing.kernel(0, 0, 0, 3)
     with pytest.raises(TypeError, match="takes 4 arguments, got 1"):
-        zeroing._kernel(0)
+        zeroing.kernel(0)
 
 
 def test_a_subclass_without_memory_goes_through_its_own_operations():
