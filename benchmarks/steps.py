@@ -6,6 +6,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,15 +24,16 @@ SPARSITY = 0.3
 def steps(workload: str, optimizer: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, Any]:
     """Seconds a step of each contender, all on one model, by turns.
 
-    The dense step and ours are taken twice a round, each contender's after one that is not timed, as all but the first
-    of a phase are. A ratio is the median over rounds of a contender's step over the mean dense step of its round, so
-    that a machine that slows down for a while slows both.
+    Each turn is a step that is not timed and then one that is, as all but the first of a phase are. Between any two
+    peers the dense step and ours have a turn, so that a machine that slows down for a while slows all. A ratio is the
+    median over rounds of a contender's median step of a round over the dense one of the same round.
     """
     torch.manual_seed(0)
     model, inputs, targets = WORKLOADS[workload]()
     trainer = OPTIMIZERS[optimizer](model)
     masks = redense.build_masks(redense.prunable(model), SPARSITY)
-    turns = [*names, *(name for name in ("dense", "redense") if name in names)]
+    often = [name for name in ("dense", "redense") if name in names]
+    turns = [*often, *chain.from_iterable((name, *often) for name in names if name not in often)]
     samples: dict[str, list[list[float]]] = {name: [] for name in names}
     for number in range(-1, rounds):  # the first one warms up
         for name in names:
@@ -49,10 +51,10 @@ def steps(workload: str, optimizer: str, rounds: int, names: Sequence[str] = tup
             trainer.zero_grad()
         if number < 0:
             samples = {name: [] for name in names}
-    means = [statistics.mean(found) for found in samples["dense"]]
+    bases = [statistics.median(found) for found in samples["dense"]]
     rows = {}
     for name, found in samples.items():
-        ratios = [statistics.mean(taken) / base for taken, base in zip(found, means, strict=True)]
+        ratios = [statistics.median(taken) / base for taken, base in zip(found, bases, strict=True)]
         rows[name] = {"seconds": spread([second for taken in found for second in taken]), "ratio": spread(ratios)}
     return {
         "workload": workload,
