@@ -33,13 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     for part in options.only:
         start = time.monotonic()
-        record = {"part": part, "quick": options.quick, "runs": list(_run(part, options.quick, options.peers))}
-        (options.out / f"{part}.json").write_text(json.dumps(record, indent=1) + "\n")
+        runs: list[dict[str, Any]] = []
+        for run in _run(part, options.quick, options.peers):
+            runs.append(run)  # written as they come: some take minutes, and Ctrl-C then loses one at most
+            record = {"part": part, "quick": options.quick, "runs": runs}
+            (options.out / f"{part}.json").write_text(json.dumps(record, indent=1) + "\n")
+            rows += (found := list(ROWS[part](run)))
+            print(table(found), file=sys.stderr, flush=True)
         if part == "growth":
-            plot_growth(record["runs"][0], options.out / "growth.svg")
-        rows += [row for run in record["runs"] for row in ROWS[part](run)]
+            plot_growth(runs[0], options.out / "growth.svg")
         print(f"{part}: {time.monotonic() - start:.0f} s", file=sys.stderr)
-    machine = record["runs"][0]["machine"]
+    machine = runs[0]["machine"]
     print(
         f"\n{machine['processor']}, {machine['cores']} cores, {machine['capability']}, "
         f"torch {machine['torch']}, Python {machine['python']}, redense {machine['redense']} at {machine['commit']}\n"

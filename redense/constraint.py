@@ -149,7 +149,7 @@ class _Held:
     def __init__(self, weight: Tensor, mask: Tensor, optimizers: list[Optimizer]) -> None:
         self.weight, self.mask, self.optimizers = weight, mask, optimizers
         self._kept = shard_of(mask)[0]
-        self._distributed = isinstance(mask, DTensor)
+        self._distributed = isinstance(weight, DTensor)
         self._masked: tuple[weakref.ref[Tensor], int] | None = None
         self._seen = (-1, 0)
 

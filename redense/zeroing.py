@@ -8,7 +8,7 @@ from torch.autograd.graph import increment_version
 
 try:
     from ._kernels import zero_pruned as kernel
-except ImportError:  # installed without a C compiler
+except ImportError:  # installed without a C compiler that knows OpenMP
     kernel = None  # type: ignore[assignment]
 
 _CHUNK = 1 << 20  # elements: of 2^15 to 2^23 the fastest, on one thread and on two
@@ -20,12 +20,15 @@ def zero_pruned_(tensor: Tensor, mask: Tensor) -> Tensor:
     """Set ``tensor`` to exactly +0.0 where ``mask`` is False, in place; NaN and infinities too.
 
     Autograd does not record it. On a CPU a compiled kernel does it, if redense was installed where there is a C
-    compiler: one pass, where torch's operations take two.
+    compiler with OpenMP (GCC): one pass, where torch's operations take two.
+
+    Raises:
+        RuntimeError: ``mask`` is of another shape or on another device.
     """
-    own_memory = kernel is not None and tensor.is_cpu and type(tensor) in _PLAIN  # a subclass may have none
-    if not own_memory or not _same_order(tensor, mask):
+    if kernel is None or not _in_own_memory(tensor, mask) or not _same_order(tensor, mask):
         return zero_pruned_plain_(tensor, mask)
-    kernel(tensor.data_ptr(), mask.data_ptr(), tensor.numel(), tensor.element_size())
+    threads = torch.get_num_threads()
+    kernel(tensor.data_ptr(), mask.data_ptr(), tensor.numel(), tensor.element_size(), threads)
     increment_version(tensor)
     return tensor
 
@@ -40,13 +43,19 @@ def zero_pruned_plain_(tensor: Tensor, mask: Tensor) -> Tensor:
     integer = _INTEGER[tensor.element_size()]
     if not tensor.is_cpu or tensor.numel() <= _CHUNK:
         tensor.view(integer).mul_(mask)
-    elif not _same_order(tensor, mask):
+    elif tensor.shape != mask.shape or not _same_order(tensor, mask):
         tensor.masked_fill_(~mask, 0)
     else:
         flat = (part.as_strided((part.numel(),), (1,)) for part in (tensor.view(integer), mask))
         for bits, kept in zip(*(torch.split(part, _CHUNK) for part in flat), strict=True):
             bits.mul_(kept)
     return tensor
+
+
+def _in_own_memory(tensor: Tensor, mask: Tensor) -> bool:
+    """Whether both are this process's own bytes, as many of one as of the other: what the kernel must not get wrong."""
+    ordinary = type(tensor) in _PLAIN and type(mask) is Tensor  # a subclass may have no memory
+    return ordinary and tensor.is_cpu and mask.is_cpu and tensor.shape == mask.shape
 
 
 def _same_order(tensor: Tensor, mask: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Zeroing pruned elements: the compiled kernel and plain torch do the same to every bit."""
 
 import shutil
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -40,9 +41,41 @@ def check(way, tensor, mask):
     assert torch.equal(bits_of(tensor), wanted)
 
 
-def test_where_there_is_a_c_compiler_the_kernel_was_built():
+def test_where_gcc_is_installed_the_kernel_was_built():
     header = Path(sysconfig.get_path("include")) / "Python.h"
-    assert zeroing.kernel is not None or not (shutil.which("cc") and header.exists())
+    gcc = sys.platform == "linux" and shutil.which("gcc") and "gcc" in sysconfig.get_config_var("CC")
+    assert zeroing.kernel is not None or not (gcc and header.exists())
+
+
+def test_the_kernel_gets_ordinary_tensors_and_nothing_else(monkeypatch):
+    given = []
+    monkeypatch.setattr(zeroing, "kernel", lambda *numbers: given.append(numbers))
+    tensor, mask = torch.ones(2, 3, 4, 5), torch.ones(2, 3, 4, 5, dtype=torch.bool)
+    last = LAYOUTS["channels last"]
+    for ordinary in (tensor, nn.Parameter(tensor), tensor.double(), tensor.half()):
+        zeroing.zero_pruned_(ordinary, mask)
+        assert given.pop() == (ordinary.data_ptr(), mask.data_ptr(), 120, ordinary.element_size(), 1)
+    zeroing.zero_pruned_(last(tensor), last(mask))
+    assert given.pop()[2:] == (120, 4, 1)
+    for layout in LAYOUTS.values():
+        zeroing.zero_pruned_(layout(tensor), mask)
+    zeroing.zero_pruned_(tensor, mask[:1])  # as torch broadcasts
+    zeroing.zero_pruned_(tensor.to("meta"), mask.to("meta"))
+    zeroing.zero_pruned_(tensor, mask.to("meta"))
+    assert not given
+
+
+@ways
+@pytest.mark.parametrize("size", [8, CHUNK + 8], ids=["one chunk", "several"])
+def test_a_mask_of_another_shape_is_refused(way, size):
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        way(torch.ones(size), torch.ones(size - 1, dtype=torch.bool))
+
+
+@ways
+def test_any_true_byte_keeps(way):
+    mask = torch.tensor([0, 1, 2, 128, 255], dtype=torch.uint8).view(torch.bool)
+    assert way(torch.full((5,), 3.5), mask).tolist() == [0, 3.5, 3.5, 3.5, 3.5]
 
 
 @ways
@@ -104,10 +137,10 @@ def test_a_leaf_and_a_tensor_with_a_history_are_zeroed_unrecorded(way):
 @pytest.mark.skipif(zeroing.kernel is None, reason="no kernel was built")
 def test_the_kernel_refuses_what_it_cannot_write_to():
     with pytest.raises(ValueError, match="no memory of its own"):
-        zeroing.kernel(0, 0, 1, 4)
+        zeroing.kernel(0, 0, 1, 4, 1)
     with pytest.raises(ValueError, match="1, 2, 4 or 8 bytes, got 3"):
-        zeroing.kernel(0, 0, 0, 3)
-    with pytest.raises(TypeError, match="takes 4 arguments, got 1"):
+        zeroing.kernel(0, 0, 0, 3, 1)
+    with pytest.raises(TypeError, match="takes 5 arguments, got 1"):
         zeroing.kernel(0)
 
 
