@@ -51,12 +51,12 @@ def test_the_kernel_gets_ordinary_tensors_and_nothing_else(monkeypatch):
     given = []
     monkeypatch.setattr(zeroing, "kernel", lambda *numbers: given.append(numbers))
     tensor, mask = torch.ones(2, 3, 4, 5), torch.ones(2, 3, 4, 5, dtype=torch.bool)
-    last = LAYOUTS["channels last"]
+    last, threads = LAYOUTS["channels last"], torch.get_num_threads()
     for ordinary in (tensor, nn.Parameter(tensor), tensor.double(), tensor.half()):
         zeroing.zero_pruned_(ordinary, mask)
-        assert given.pop() == (ordinary.data_ptr(), mask.data_ptr(), 120, ordinary.element_size(), 1)
+        assert given.pop() == (ordinary.data_ptr(), mask.data_ptr(), 120, ordinary.element_size(), threads)
     zeroing.zero_pruned_(last(tensor), last(mask))
-    assert given.pop()[2:] == (120, 4, 1)
+    assert given.pop()[2:] == (120, 4, threads)
     for layout in LAYOUTS.values():
         zeroing.zero_pruned_(layout(tensor), mask)
     zeroing.zero_pruned_(tensor, mask[:1])  # as torch broadcasts
@@ -115,12 +115,13 @@ def test_layouts_in_memory(way, side, layout, both):
 
 @ways
 def test_with_two_threads(way):
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         mask = torch.rand(CHUNK + 77) > 0.3
         check(way, drawn(torch.float32, CHUNK + 77), mask)
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(before)
 
 
 @ways
