@@ -38,7 +38,7 @@ def ours(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) ->
 
 @contextmanager
 def ours_plain(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
-    """The same where no C compiler was there at installation, or the weights are on a GPU: torch's operations alone."""
+    """The same where no kernel was compiled at installation: torch's operations alone."""
     kernel, zeroing.kernel = zeroing.kernel, None
     try:
         with ours(model, optimizer, masks) as step:
