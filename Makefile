@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt redense/_kernels.c
+.venv/.ready: pyproject.toml constraints.txt src/redense/tensors/_kernels.c
 	@test -n "$(PYTHON)" || { echo "redense needs Python 3.11 or newer with venv: make setup PYTHON=/path/to/python" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'

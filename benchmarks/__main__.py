@@ -1,4 +1,5 @@
-"""Run the measurements, each in its own process; print one table and write a JSON record a measurement."""
+"""Run the measurements, each in its own process; print one table and write a JSON record a
+measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +15,11 @@ from typing import Any
 
 from .plot import plot_growth
 
-STEPS = {"VGG-16, batch 4 at 64 px": 7, "3 x Linear(4096), batch 32": 7, "ResNet-50, batch 8 at 112 px": 9}
+STEPS = {
+    "VGG-16, batch 4 at 64 px": 7,
+    "3 x Linear(4096), batch 32": 7,
+    "ResNet-50, batch 8 at 112 px": 9,
+}
 """Workloads and their rounds: more where the difference is about one in a hundred."""
 PARTS = ("steps", "masks", "growth", "memory", "compiled", "sharded", "peers")
 
@@ -24,10 +29,18 @@ Row = tuple[str, str, str, str, str]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write ``<out>/<part>.json`` and ``growth.svg``, print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: does it run, under 2 minutes")
-    parser.add_argument("--only", type=lambda text: text.split(","), default=PARTS, help=f"of {','.join(PARTS)}")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small sizes and few rounds: does it run, under 2 minutes",
+    )
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=PARTS, help=f"of {','.join(PARTS)}"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
-    parser.add_argument("--peers", type=Path, help="the Python of an environment with fasterai, nncf and torchao")
+    parser.add_argument(
+        "--peers", type=Path, help="the Python of an environment with fasterai, nncf and torchao"
+    )
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
@@ -35,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.monotonic()
         runs: list[dict[str, Any]] = []
         for run in _run(part, options.quick, options.peers):
-            runs.append(run)  # written as they come: some take minutes, and Ctrl-C then loses one at most
+            runs.append(
+                run
+            )  # written as they come: some take minutes, and Ctrl-C then loses one at most
             record = {"part": part, "quick": options.quick, "runs": runs}
             (options.out / f"{part}.json").write_text(json.dumps(record, indent=1) + "\n")
             rows += (found := list(ROWS[part](run)))
@@ -46,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machine = runs[0]["machine"]
     print(
         f"\n{machine['processor']}, {machine['cores']} cores, {machine['capability']}, "
-        f"torch {machine['torch']}, Python {machine['python']}, redense {machine['redense']} at {machine['commit']}\n"
+        f"torch {machine['torch']}, Python {machine['python']}, redense {machine['redense']} at "
+        f"{machine['commit']}\n"
     )
     print(table([("what", "who", "median", "quartiles", "against"), *rows]))
 
@@ -63,7 +79,13 @@ def _run(part: str, quick: bool, peers: Path | None) -> Iterator[dict[str, Any]]
     elif part == "masks":
         for threads in (1, 2):
             yield _child(
-                threads, "masks", "choose", "--workload", models[0], "--slow-rounds", "3" if threads == 1 else "1"
+                threads,
+                "masks",
+                "choose",
+                "--workload",
+                models[0],
+                "--slow-rounds",
+                "3" if threads == 1 else "1",
             )
     elif part == "growth":
         sizes = [10 ** (power / 2) for power in range(10, 15 if quick else 19)]
@@ -83,11 +105,14 @@ def _run(part: str, quick: bool, peers: Path | None) -> Iterator[dict[str, Any]]
 
 
 def _child(threads: int, module: str, *arguments: str, python: Path = Path(sys.executable)) -> Any:
-    """What a measurement printed; waiting threads sleep, since on busy cores spinning ones slow everything down."""
+    """What a measurement printed; waiting threads sleep, since on busy cores spinning ones slow
+    everything down."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     command = [str(python), "-W", "ignore", "-m", f"benchmarks.{module}", *arguments]
     root = Path(__file__).parent.parent
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=root, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -99,18 +124,33 @@ def _child(threads: int, module: str, *arguments: str, python: Path = Path(sys.e
 def _ratios(run: Mapping[str, Any]) -> Iterator[Row]:
     what = f"step, {run['workload']}, {run['optimizer']}, {run['threads']} thr."
     for name, row in run["contenders"].items():
-        yield (what, name, _ms(row["seconds"]), _range(row["seconds"]), f"{row['ratio']['median']:.3f} x dense")
+        yield (
+            what,
+            name,
+            _ms(row["seconds"]),
+            _range(row["seconds"]),
+            f"{row['ratio']['median']:.3f} x dense",
+        )
 
 
 def _peer_rows(run: Mapping[str, Any]) -> Iterator[Row]:
     if "not_run" in run:
-        yield (f"step, {run['workload']}, {run['optimizer']}", run["peer"], "not run", "", run["not_run"][:60])
+        yield (
+            f"step, {run['workload']}, {run['optimizer']}",
+            run["peer"],
+            "not run",
+            "",
+            run["not_run"][:60],
+        )
     else:
         yield from _ratios(run)
 
 
 def _mask_rows(run: Mapping[str, Any]) -> Iterator[Row]:
-    what = f"masks, {run['workload'].split(',')[0]}, {run['weights'] / 1e6:.0f} M, {run['threads']} thr."
+    what = (
+        f"masks, {run['workload'].split(',')[0]}, {run['weights'] / 1e6:.0f} M, "
+        f"{run['threads']} thr."
+    )
     ours = {
         "torch l1_unstructured": run["rows"]["redense layerwise"]["seconds"]["median"],
         "torch global_unstructured": run["rows"]["redense global"]["seconds"]["median"],
@@ -118,7 +158,9 @@ def _mask_rows(run: Mapping[str, Any]) -> Iterator[Row]:
     read = run["rows"]["w.sum(), one read"]["seconds"]["median"]
     for name, row in run["rows"].items():
         taken = row["seconds"]["median"]
-        against = f"{taken / ours[name]:.1f} x ours" if name in ours else f"{taken / read:.1f} reads"
+        against = (
+            f"{taken / ours[name]:.1f} x ours" if name in ours else f"{taken / read:.1f} reads"
+        )
         yield (
             what,
             name,
@@ -147,14 +189,22 @@ def _memory_rows(run: Mapping[str, Any]) -> Iterator[Row]:
 
 def _compiled_rows(run: Mapping[str, Any]) -> Iterator[Row]:
     for phase in run["phases"]:
-        counts = ", ".join(f"{phase[key]} {key}" for key in ("graphs", "graph_breaks", "recompiled"))
+        counts = ", ".join(
+            f"{phase[key]} {key}" for key in ("graphs", "graph_breaks", "recompiled")
+        )
         yield (f"compiled {run['what']}, {run['backend']}", phase["phase"], "", "", counts)
 
 
 def _sharded_rows(run: Mapping[str, Any]) -> Iterator[Row]:
     for row in run["rows"]:
         what = f"sharded, {run['ranks']} ranks, {row['weight_bytes']:,} B of weights"
-        yield (what, row["kind"], f"{row['sent_bytes']:,} B", "", f"sent by a rank, {row['collectives']} collectives")
+        yield (
+            what,
+            row["kind"],
+            f"{row['sent_bytes']:,} B",
+            "",
+            f"sent by a rank, {row['collectives']} collectives",
+        )
 
 
 ROWS = {
@@ -179,7 +229,10 @@ def _range(timing: Mapping[str, float]) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Rows as aligned text."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
     return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
 """Training throughput of the caption recipe against the most direct plain PyTorch loop, in one run.
 
-Both train NeuralTalk in the paper's sizes (4096 features, 2,538 words, hidden 256) on the same random pairs in the same
-batches of 100 from the same initial weights, epoch about: ours through `redense.recipes.training.train` (Lightning, the
-constraint at 80 %), the other with forward, loss, backward, clip, step. Epochs of ours are timed without validation.
+Both train NeuralTalk in the paper's sizes (4096 features, 2,538 words, hidden 256) on the same
+random pairs in the same batches of 100 from the same initial weights, epoch about: ours through
+`redense.runs.training.train` (Lightning, the constraint at 80 %), the other with forward, loss,
+backward, clip, step. Epochs of ours are timed without validation.
 
     OMP_NUM_THREADS=1 python -m benchmarks.captions
 """
@@ -35,21 +36,31 @@ IMAGES, WORDS, EPOCHS, WANTED = 100, 2538, 5, 0.95
 
 
 def main() -> None:
-    """Print pairs a second of both for each phase, and their ratio; leave with 1 if it is too low."""
+    """Print pairs a second of both for each phase, and their ratio; leave with 1 if it is too
+    low."""
     with tempfile.TemporaryDirectory() as folder:
         task = CaptionTask(CaptionOptions(data=str(write_set(Path(folder))), least=1), seed=0)
     plan = dsd(EPOCHS, EPOCHS, 1, 0.8)
     ours = Seconds()
     trainer = Trainer(
-        max_epochs=len(plan), callbacks=[DSDCallback(plan), ours], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", limit_val_batches=0,
+        max_epochs=len(plan),
+        callbacks=[DSDCallback(plan), ours],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        limit_val_batches=0,
         use_distributed_sampler=False,
-    )  # fmt: skip
+    )
     trainer.fit(task)
     pairs = ours.pairs
     result: dict[str, Any] = {}
     for name, first in (("dense", 0), ("sparse", EPOCHS)):
-        a, b = (statistics.median(seconds[first : first + EPOCHS]) for seconds in (ours.found, ours.plain))
+        a, b = (
+            statistics.median(seconds[first : first + EPOCHS])
+            for seconds in (ours.found, ours.plain)
+        )
         result[name] = {"ours_pairs_a_s": pairs / a, "plain_pairs_a_s": pairs / b, "ratio": b / a}
     print(json.dumps(result, indent=2))
     OUT.parent.mkdir(parents=True, exist_ok=True)
@@ -64,11 +75,23 @@ def write_set(folder: Path) -> Path:
     images = []
     for number in range(IMAGES + 10):
         lengths = torch.randint(6, 17, (5,), generator=generator).tolist()
-        said = [[f"w{w}" for w in torch.randint(WORDS, (n,), generator=generator).tolist()] for n in lengths]
+        said = [
+            [f"w{w}" for w in torch.randint(WORDS, (n,), generator=generator).tolist()]
+            for n in lengths
+        ]
         split = "train" if number < IMAGES else "val"
-        images.append({"filename": f"{number}", "split": split, "sentences": [{"tokens": tokens} for tokens in said]})
+        images.append(
+            {
+                "filename": f"{number}",
+                "split": split,
+                "sentences": [{"tokens": tokens} for tokens in said],
+            }
+        )
     (folder / "dataset.json").write_text(json.dumps({"images": images}))
-    scipy.io.savemat(folder / "vgg_feats.mat", {"feats": torch.rand(4096, IMAGES + 10, generator=generator).numpy()})
+    scipy.io.savemat(
+        folder / "vgg_feats.mat",
+        {"feats": torch.rand(4096, IMAGES + 10, generator=generator).numpy()},
+    )
     return folder / "dataset.json"
 
 
@@ -96,7 +119,9 @@ class Seconds(Callback):
 def plain_epoch(batches: Batches, like: NeuralTalk) -> float:
     """Seconds of an epoch of forward, loss, backward, clip, step on a network of the same size."""
     model = NeuralTalk(like.decoder.out_features, like.image_encoder.in_features)
-    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3, alpha=0.999, eps=1e-8, weight_decay=1e-8)
+    optimizer = torch.optim.RMSprop(
+        model.parameters(), lr=1e-3, alpha=0.999, eps=1e-8, weight_decay=1e-8
+    )
     since = time.perf_counter()
     for features, words, lengths in batches:
         optimizer.zero_grad()

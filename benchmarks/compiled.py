@@ -21,7 +21,9 @@ def switch(backend: str, with_step: bool, cycles: int = 3) -> dict[str, Any]:
     counters.clear()
     clear_compilation_metrics()
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+    model = nn.Sequential(
+        nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(1e-3))
     compiled = torch.compile(model, backend=backend)
     step = torch.compile(optimizer.step, backend=backend) if with_step else optimizer.step
@@ -33,13 +35,17 @@ def switch(backend: str, with_step: bool, cycles: int = 3) -> dict[str, Any]:
             optimizer.zero_grad()
             compiled(torch.randn(16, 32)).square().mean().backward()
             step()
-        phases.append({"phase": name} | {key: value - before[key] for key, value in _counts().items()})
+        phases.append(
+            {"phase": name} | {key: value - before[key] for key, value in _counts().items()}
+        )
 
     phase("dense")
     for number in range(1, cycles + 1):
         with redense.sparse(model, optimizer, 0.5) as held:
             phase(f"sparse {number}")
-            exact = all(not model.get_parameter(name)[~mask].any() for name, mask in held.masks.items())
+            exact = all(
+                not model.get_parameter(name)[~mask].any() for name, mask in held.masks.items()
+            )
             phases[-1]["exact"] = exact
         phase(f"dense {number}")
     return {

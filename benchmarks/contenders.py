@@ -1,7 +1,8 @@
 """Ways to train under a fixed mask: ours and its peers, each entered and left on a live model.
 
-A contender is a context manager ``(model, optimizer, masks) -> step``; ``step()`` stands where ``optimizer.step()``
-would. Peers are called as their own documentation does; a loop that is no package is written out here.
+A contender is a context manager ``(model, optimizer, masks) -> step``; ``step()`` stands where
+``optimizer.step()`` would. Peers are called as their own documentation does; a loop that is no
+package is written out here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn.utils import parametrize, prune
 from torch.optim import Optimizer
 
 import redense
-from redense import zeroing
+from redense.tensors import zeroing
 
 Step = Callable[[], object]
 Contender = Callable[[nn.Module, Optimizer, Mapping[str, Tensor]], AbstractContextManager[Step]]
@@ -37,7 +38,9 @@ def ours(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) ->
 
 
 @contextmanager
-def ours_plain(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
+def ours_plain(
+    model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]
+) -> Iterator[Step]:
     """The same where no kernel was compiled at installation: torch's operations alone."""
     kernel, zeroing.kernel = zeroing.kernel, None
     try:
@@ -48,7 +51,9 @@ def ours_plain(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tenso
 
 
 @contextmanager
-def torch_prune(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
+def torch_prune(
+    model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]
+) -> Iterator[Step]:
     """torch.nn.utils.prune, as most people and Lightning use it."""
     places = [_place(model, name) for name in masks]
     for (module, leaf), mask in zip(places, masks.values(), strict=True):
@@ -59,8 +64,11 @@ def torch_prune(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tens
 
 
 @contextmanager
-def torch_ao_pruning(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
-    """torch.ao.pruning: the parametrization that its sparsifiers install; they know linear layers only."""
+def torch_ao_pruning(
+    model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]
+) -> Iterator[Step]:
+    """torch.ao.pruning: the parametrization that its sparsifiers install; they know linear layers
+    only."""
     places = [_place(model, name) for name in masks]
     for (module, leaf), mask in zip(places, masks.values(), strict=True):
         parametrize.register_parametrization(module, leaf, FakeSparsity(mask.float()))
@@ -71,7 +79,9 @@ def torch_ao_pruning(model: nn.Module, optimizer: Optimizer, masks: Mapping[str,
 
 def _around_the_step(dtype: torch.dtype) -> Contender:
     @contextmanager
-    def contender(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
+    def contender(
+        model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]
+    ) -> Iterator[Step]:
         pairs = [(model.get_parameter(name), mask.to(dtype)) for name, mask in masks.items()]
 
         @torch.no_grad()

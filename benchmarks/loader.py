@@ -1,9 +1,11 @@
-"""Images a second of our input pipeline and training against torchvision's: ``python -m benchmarks.loader``.
+"""Images a second of our input pipeline and training against torchvision's: ``python -m
+benchmarks.loader``.
 
-Both read the same JPEG files of 500 x 375 (mosaics of twelve of Tux Paint's pictures at their own size), crop at any
-scale to 224, mirror and normalise; training is ResNet-18 in float32, ours through Lightning with the plan's callback
-and all that `redense train` does a step, theirs the reference's plain loop. Rounds are interleaved; a ratio is ours
-over theirs of the same round. The breakdown is of one process, in milliseconds an image. Wanted: a ratio of at least 1.
+Both read the same JPEG files of 500 x 375 (mosaics of twelve of Tux Paint's pictures at their own
+size), crop at any scale to 224, mirror and normalise; training is ResNet-18 in float32, ours
+through Lightning with the plan's callback and all that `redense train` does a step, theirs the
+reference's plain loop. Rounds are interleaved; a ratio is ours over theirs of the same round. The
+breakdown is of one process, in milliseconds an image. Wanted: a ratio of at least 1.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from redense.plan import Phase, Plan
 from redense.recipes.images.folders import IMAGENET, open_folder
 from redense.recipes.images.streams import Collate, StreamedBatches
 from redense.recipes.images.task import ImageOptions
-from redense.recipes.trainer import build_trainer, quiet_lightning
+from redense.runs.trainer import build_trainer, quiet_lightning
 
 from .measure import machine, spread
 from .photographs import CLASSES, write_pictures
@@ -46,12 +48,16 @@ SIZE = 224
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table; write the record."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.loader", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--images", type=int, default=512, help="a round of the loaders")
     parser.add_argument("--train-images", type=int, default=32, help="a round of training")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--workers", default="0,2", help="processes, one measurement of the loaders each")
+    parser.add_argument(
+        "--workers", default="0,2", help="processes, one measurement of the loaders each"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
@@ -59,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kilobytes = write_pictures(folder, asked.images) / 1024
         runs = {
             f"loader, {workers} workers": race(
-                _ours(folder, asked.batch, workers), _theirs(folder, asked.batch, workers), asked.rounds
+                _ours(folder, asked.batch, workers),
+                _theirs(folder, asked.batch, workers),
+                asked.rounds,
             )
             for workers in map(int, asked.workers.split(","))
         }
@@ -70,23 +78,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs["training, 0 workers"] = trained
     for who, seconds in steps.items():
         parts[who] |= seconds
-    print(f"{asked.images} JPEG files of {kilobytes:.0f} KiB, batch {asked.batch}, {asked.rounds} rounds\n")
+    print(
+        f"{asked.images} JPEG files of {kilobytes:.0f} KiB, batch {asked.batch}, {asked.rounds} "
+        "rounds\n"
+    )
     for title, run in runs.items():
         ours, theirs, ratio = (run[key] for key in ("ours", "theirs", "ratio"))
         print(
             f"{title:20} {ours['median']:7.1f} images/s, torchvision's {theirs['median']:7.1f}: "
-            f"{ratio['median']:.3f} ({ratio['quartile1']:.3f} to {ratio['quartile3']:.3f}, n={ratio['n']})"
+            f"{ratio['median']:.3f} ({ratio['quartile1']:.3f} to {ratio['quartile3']:.3f}, "
+            f"n={ratio['n']})"
         )
     print(f"\n{'ms an image':16}{''.join(f'{who:>16}' for who in parts)}")
     for part in dict.fromkeys(part for seconds in parts.values() for part in seconds):
-        print(f"{part:16}{''.join(f'{1e3 * seconds.get(part, 0):16.3f}' for seconds in parts.values())}")
+        cells = (f"{1e3 * seconds.get(part, 0):16.3f}" for seconds in parts.values())
+        print(f"{part:16}{''.join(cells)}")
     record = {"kilobytes": kilobytes, "batch": asked.batch, "runs": runs, "seconds_an_image": parts}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(record | {"machine": machine()}, indent=1) + "\n")
 
 
 def race(
-    ours: Iterable[Any], theirs: Iterable[Any], rounds: int, clock: Callable[[], float] = time.perf_counter
+    ours: Iterable[Any],
+    theirs: Iterable[Any],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
     """Images a second of two loaders, in turns; the first turn of each warms up."""
     speeds = [(_speed(ours, clock), _speed(theirs, clock)) for _ in range(rounds + 1)]
@@ -96,7 +112,11 @@ def race(
 def compared(speeds: list[tuple[float, float]]) -> dict[str, Any]:
     """Spread of ours, theirs and of ours over theirs, round by round."""
     ours, theirs = (list(column) for column in zip(*speeds, strict=True))
-    return {"ours": spread(ours), "theirs": spread(theirs), "ratio": spread([a / b for a, b in speeds])}
+    return {
+        "ours": spread(ours),
+        "theirs": spread(theirs),
+        "ratio": spread([a / b for a, b in speeds]),
+    }
 
 
 def stages(folder: Path, ours: bool, most: int = 64) -> dict[str, float]:
@@ -126,16 +146,26 @@ def stages(folder: Path, ours: bool, most: int = 64) -> dict[str, float]:
     return {part: value / len(items) for part, value in seconds.items()}
 
 
-def train(folder: Path, images: int, batch: int, rounds: int) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+def train(
+    folder: Path, images: int, batch: int, rounds: int
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """Images a second of an epoch of training, in turns, and seconds an image of its steps."""
     options = ImageOptions(
-        data=str(folder), model="resnet18", size=SIZE, augment="scale-crop", batch=batch, train_images=images, workers=0
+        data=str(folder),
+        model="resnet18",
+        size=SIZE,
+        augment="scale-crop",
+        batch=batch,
+        train_images=images,
+        workers=0,
     )
     task = TimedTask(options)
     turns = _Turns(folder, images, batch)
     plan = Plan((Phase("dense", rounds + 1),))
     trainer = build_trainer(
-        {"accelerator": "cpu", "devices": 1, "precision": "32-true"}, len(plan), [DSDCallback(plan), turns]
+        {"accelerator": "cpu", "devices": 1, "precision": "32-true"},
+        len(plan),
+        [DSDCallback(plan), turns],
     )
     with quiet_lightning():
         trainer.fit(task)
@@ -197,9 +227,14 @@ def _ours(folder: Path, batch: int, workers: int) -> StreamedBatches:
 def _theirs(folder: Path, batch: int, workers: int) -> DataLoader[Any]:
     data = ImageFolder(folder / "train", _reference())
     return DataLoader(
-        data, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0,
+        data,
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
+    )
 
 
 def _reference() -> Any:

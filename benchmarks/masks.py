@@ -1,4 +1,5 @@
-"""Choosing masks: time and memory, layerwise and global, against torch.nn.utils.prune and against a read of memory."""
+"""Choosing masks: time and memory, layerwise and global, against torch.nn.utils.prune and against a
+read of memory."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ SPARSITY = 0.3
 
 
 def choose(workload: str, rounds: int, slow_rounds: int) -> dict[str, Any]:
-    """Seconds and bytes at peak to choose all masks of a model's matrices, 30 % of each or of all."""
+    """Seconds and bytes at peak to choose all masks of a model's matrices, 30 % of each or of
+    all."""
     torch.manual_seed(0)
     model = WORKLOADS[workload]().model
     places = [
@@ -49,8 +51,12 @@ def choose(workload: str, rounds: int, slow_rounds: int) -> dict[str, Any]:
 
     fast: dict[str, Callable[[], Any]] = {
         "w.sum(), one read": lambda: [weight.detach().sum() for weight in weights.values()],
-        "w.abs().sum(), one read and a copy": lambda: [weight.detach().abs().sum() for weight in weights.values()],
-        "a new byte a weight, written": lambda: [torch.ones(w.shape, dtype=torch.uint8) for w in weights.values()],
+        "w.abs().sum(), one read and a copy": lambda: [
+            weight.detach().abs().sum() for weight in weights.values()
+        ],
+        "a new byte a weight, written": lambda: [
+            torch.ones(w.shape, dtype=torch.uint8) for w in weights.values()
+        ],
         "redense layerwise": lambda: redense.build_masks(weights, SPARSITY),
         "redense global": lambda: redense.build_masks(weights, SPARSITY, "global"),
         "redense random": lambda: redense.build_masks(weights, SPARSITY, "random"),
@@ -66,7 +72,10 @@ def choose(workload: str, rounds: int, slow_rounds: int) -> dict[str, Any]:
         kept, grown = peak(function)
         rows[name] = {"seconds": spread(samples[name]), "peak_bytes_a_weight": grown / total}
         del kept
-    for name, function in (("torch l1_unstructured", layerwise_prune), ("torch global_unstructured", global_prune)):
+    for name, function in (
+        ("torch l1_unstructured", layerwise_prune),
+        ("torch global_unstructured", global_prune),
+    ):
         taken, grown = [], []
         for _ in range(slow_rounds):
             one, most = peak(lambda function=function: seconds(function))
@@ -90,7 +99,9 @@ def grow(sizes: list[int], rounds: int) -> dict[str, Any]:
     points = []
     for size in sizes:
         if 7 * size > available():
-            points.append({"weights": size, "not_run": f"needs {7 * size:,} bytes, {available():,} are free"})
+            points.append(
+                {"weights": size, "not_run": f"needs {7 * size:,} bytes, {available():,} are free"}
+            )
             continue
         weight = torch.empty(size).normal_(std=0.02)
         many = max(3, min(rounds, 4_000_000_000 // size))
@@ -111,11 +122,17 @@ def grow(sizes: list[int], rounds: int) -> dict[str, Any]:
             }
         )
         del weight, mask
-    return {"sparsity": SPARSITY, "threads": torch.get_num_threads(), "points": points, "machine": machine()}
+    return {
+        "sparsity": SPARSITY,
+        "threads": torch.get_num_threads(),
+        "points": points,
+        "machine": machine(),
+    }
 
 
 def hold(workload: str) -> dict[str, Any]:
-    """Bytes a held weight over the dense model: while masks are built and taken up, held, and after the release."""
+    """Bytes a held weight over the dense model: while masks are built and taken up, held, and after
+    the release."""
     torch.manual_seed(0)
     model, inputs, targets = WORKLOADS[workload]()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
@@ -164,7 +181,9 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("choose", "grow", "hold"))
     parser.add_argument("--workload", choices=WORKLOADS, default="VGG-16, batch 4 at 64 px")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--slow-rounds", type=int, default=3, help="of torch.nn.utils.prune, half a minute each")
+    parser.add_argument(
+        "--slow-rounds", type=int, default=3, help="of torch.nn.utils.prune, half a minute each"
+    )
     parser.add_argument("--sizes", type=lambda text: [int(float(size)) for size in text.split(",")])
     chosen = parser.parse_args()
     if chosen.what == "choose":

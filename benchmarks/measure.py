@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from redense import zeroing
+from redense.tensors import zeroing
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -28,12 +28,21 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def spread(samples: list[float]) -> dict[str, float]:
     """Median, quartiles and minimum of some timings."""
-    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
-    return {"median": middle, "quartile1": low, "quartile3": high, "min": min(samples), "n": len(samples)}
+    low, middle, high = (
+        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
+    )
+    return {
+        "median": middle,
+        "quartile1": low,
+        "quartile3": high,
+        "min": min(samples),
+        "n": len(samples),
+    }
 
 
 def peak(function: Callable[[], Any]) -> tuple[Any, int]:
-    """What ``function`` returns, and by how many bytes the process grew at most while it ran (Linux)."""
+    """What ``function`` returns, and by how many bytes the process grew at most while it ran
+    (Linux)."""
     before = resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts at what is resident now
     result = function()
@@ -55,10 +64,16 @@ def available() -> int:
 def machine() -> dict[str, Any]:
     """Processor, versions, commit and how busy the machine is."""
     processor = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     return {
         "processor": processor,
         "cores": os.cpu_count(),
@@ -86,4 +101,6 @@ def _status(field: str) -> int:
 
 
 def _kilobytes(table: str, field: str) -> int:
-    return next(int(line.split()[1]) * 1024 for line in table.splitlines() if line.startswith(field + ":"))
+    return next(
+        int(line.split()[1]) * 1024 for line in table.splitlines() if line.startswith(field + ":")
+    )

@@ -1,7 +1,8 @@
-"""Peers that need packages of their own: fasterai, NNCF and torchao's PAT, on the same step and the same masks.
+"""Peers that need packages of their own: fasterai, NNCF and torchao's PAT, on the same step and the
+same masks.
 
-Run with the Python of an environment that has them: ``python -m benchmarks --peers /tmp/venv-peers/bin/python``. A peer
-that can't run is a line that says why.
+Run with the Python of an environment that has them: ``python -m benchmarks --peers
+/tmp/venv-peers/bin/python``. A peer that can't run is a line that says why.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from .workloads import OPTIMIZERS, WORKLOADS
 
 @contextmanager
 def fasterai(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
-    """fasterai's Sparsifier: weights are multiplied by float masks after each step, gradients are left dense."""
+    """fasterai's Sparsifier: weights are multiplied by float masks after each step, gradients are
+    left dense."""
     from fasterai.core.criteria import large_final
     from fasterai.sparse.sparsifier import Sparsifier
 
-    sparsifier = Sparsifier(model, "weight", "local", large_final, layer_type=(nn.Linear, nn.Conv2d))
+    sparsifier = Sparsifier(
+        model, "weight", "local", large_final, layer_type=(nn.Linear, nn.Conv2d)
+    )
     sparsifier.sparsify_model(SPARSITY)
 
     def step() -> None:
@@ -44,7 +48,8 @@ def fasterai(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]
 
 @contextmanager
 def nncf(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
-    """NNCF's prune: a bool mask multiplied in at every use of a weight, by a hook on every torch function."""
+    """NNCF's prune: a bool mask multiplied in at every use of a weight, by a hook on every torch
+    function."""
     from nncf import PruneMode, prune
 
     inputs = model.inputs
@@ -53,7 +58,9 @@ def nncf(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) ->
 
 
 @contextmanager
-def torchao_pat(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]) -> Iterator[Step]:
+def torchao_pat(
+    model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tensor]
+) -> Iterator[Step]:
     """torchao's PAT while it heals: the mask is taken anew from the weights' zeros at each step."""
     from torchao.prototype.pat import PruneOptimizer
 
@@ -71,13 +78,23 @@ def torchao_pat(model: nn.Module, optimizer: Optimizer, masks: Mapping[str, Tens
     yield wrapped.step
 
 
-PEERS = {"fasterai": (fasterai, "fasterai"), "NNCF": (nncf, "nncf"), "torchao PAT": (torchao_pat, "torchao")}
+PEERS = {
+    "fasterai": (fasterai, "fasterai"),
+    "NNCF": (nncf, "nncf"),
+    "torchao PAT": (torchao_pat, "torchao"),
+}
 
 
 def compare(workload: str, optimizer: str, rounds: int, name: str) -> dict[str, Any]:
-    """A peer's step and ours over the dense one; the peer has a model of its own, since it does not let go of it."""
+    """A peer's step and ours over the dense one; the peer has a model of its own, since it does not
+    let go of it."""
     contender, package = PEERS[name]
-    row: dict[str, Any] = {"peer": name, "workload": workload, "optimizer": optimizer, "machine": machine()}
+    row: dict[str, Any] = {
+        "peer": name,
+        "workload": workload,
+        "optimizer": optimizer,
+        "machine": machine(),
+    }
     try:
         row["version"] = metadata.version(package)
         models = {}
@@ -92,10 +109,14 @@ def compare(workload: str, optimizer: str, rounds: int, name: str) -> dict[str, 
         with contender(*models[name], masks) as peer_step:
             for turn in range(-1, rounds):
                 for who, (model, trainer) in models.items():
-                    with CONTENDERS["redense" if who == "redense" else "dense"](model, trainer, masks) as own_step:
+                    with CONTENDERS["redense" if who == "redense" else "dense"](
+                        model, trainer, masks
+                    ) as own_step:
                         step = peer_step if who == name else own_step
 
-                        def once(model: Any = model, trainer: Any = trainer, step: Any = step) -> None:
+                        def once(
+                            model: Any = model, trainer: Any = trainer, step: Any = step
+                        ) -> None:
                             trainer.zero_grad()
                             nn.functional.cross_entropy(model(inputs), targets).backward()
                             step()
@@ -105,12 +126,19 @@ def compare(workload: str, optimizer: str, rounds: int, name: str) -> dict[str, 
                     if turn >= 0:
                         samples[who].append(taken)
         weight = models[name][0].get_parameter(next(iter(masks)))
-        row["exact_zeros_in_the_parameter"] = bool((weight.detach() == 0).float().mean() > 0.9 * SPARSITY)
+        row["exact_zeros_in_the_parameter"] = bool(
+            (weight.detach() == 0).float().mean() > 0.9 * SPARSITY
+        )
     except Exception as error:  # whatever stops a peer is what the table has to say about it
-        return row | {"not_run": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]}
-    ratios = {who: [a / b for a, b in zip(found, samples["dense"], strict=True)] for who, found in samples.items()}
+        first_line = next(iter(str(error).splitlines()), "")
+        return row | {"not_run": f"{type(error).__name__}: {first_line}"[:200]}
+    ratios = {
+        who: [a / b for a, b in zip(found, samples["dense"], strict=True)]
+        for who, found in samples.items()
+    }
     row["contenders"] = {
-        who: {"seconds": spread(found), "ratio": spread(ratios[who])} for who, found in samples.items()
+        who: {"seconds": spread(found), "ratio": spread(ratios[who])}
+        for who, found in samples.items()
     }
     return row | {"threads": torch.get_num_threads()}
 

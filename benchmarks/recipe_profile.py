@@ -1,8 +1,9 @@
 """Where the default image recipe's wall time goes: ``python -m benchmarks.recipe_profile``.
 
-One epoch each of dense, sparse and re-dense on Fashion-MNIST with the default flags, through the same `train` that the
-command calls. Wall time runs from the first epoch's start to the last one's end: batches, checkpoints, metrics, masks
-and TensorBoard are in it. Wanted: at least 85 % in forward, backward and optimizer.
+One epoch each of dense, sparse and re-dense on Fashion-MNIST with the default flags, through the
+same `train` that the command calls. Wall time runs from the first epoch's start to the last one's
+end: batches, checkpoints, metrics, masks and TensorBoard are in it. Wanted: at least 85 % in
+forward, backward and optimizer.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from redense.plan import dsd
-from redense.recipes.folder import RunFolder
 from redense.recipes.images.task import ImageOptions, ImageTask
-from redense.recipes.record import environment
-from redense.recipes.training import train
+from redense.runs.folder import RunFolder
+from redense.runs.record import environment
+from redense.runs.training import train
 
 OUT = Path(__file__).parents[1] / "results/bench/recipe_profile.json"
 WANTED = 0.85
@@ -63,8 +64,11 @@ class TimedTask(ImageTask):
         with self._timed("optimizer"):
             super().optimizer_zero_grad(*args)
 
-    def optimizer_step(self, epoch: int, index: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """The step, with the hooks that hold weights at zero; its closure runs forward and backward, timed above."""
+    def optimizer_step(
+        self, epoch: int, index: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """The step, with the hooks that hold weights at zero; its closure runs forward and
+        backward, timed above."""
 
         def closure() -> Any:
             with self._timed("closure"):
@@ -103,7 +107,8 @@ def main() -> None:
     share = (training + seconds["validation"]) / wall
     parts = ", ".join(f"{name} {100 * value / wall:.1f} %" for name, value in seconds.items())
     print(
-        f"{100 * share:.1f} % of {wall:.1f} s in the network and its optimizer ({parts}); wanted {100 * WANTED:.0f} %"
+        f"{100 * share:.1f} % of {wall:.1f} s in the network and its optimizer ({parts}); wanted "
+        f"{100 * WANTED:.0f} %"
     )
     result = {
         "share": share,

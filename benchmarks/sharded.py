@@ -1,4 +1,5 @@
-"""Bytes that choosing masks of sharded weights sends, by size of the weights: two processes on this machine."""
+"""Bytes that choosing masks of sharded weights sends, by size of the weights: two processes on this
+machine."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from .measure import machine, seconds
 
 
 def traffic(sizes: list[int], ranks: int = 2) -> dict[str, Any]:
-    """Collectives, and bytes that one rank hands to them, to choose a mask of each size and kind."""
+    """Collectives, and bytes that one rank hands to them, to choose a mask of each size and
+    kind."""
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.start_processes(_rank, (ranks, Path(folder), sizes), ranks)
         rows = json.loads((Path(folder) / "rows.json").read_text())
@@ -30,7 +32,9 @@ def traffic(sizes: list[int], ranks: int = 2) -> dict[str, Any]:
 def _rank(rank: int, ranks: int, folder: Path, sizes: list[int]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks
+    )
     mesh = init_device_mesh("cpu", (ranks,))
     sent: list[int] = []
     reduce, gather = dist.all_reduce, dist.all_gather
@@ -39,7 +43,9 @@ def _rank(rank: int, ranks: int, folder: Path, sizes: list[int]) -> None:
         sent.append(tensor.nbytes)
         return reduce(tensor, *arguments, **named)
 
-    def counted_gather(tensors: list[torch.Tensor], tensor: torch.Tensor, *arguments: Any, **named: Any) -> Any:
+    def counted_gather(
+        tensors: list[torch.Tensor], tensor: torch.Tensor, *arguments: Any, **named: Any
+    ) -> Any:
         sent.append(tensor.nbytes)
         return gather(tensors, tensor, *arguments, **named)
 
@@ -50,7 +56,9 @@ def _rank(rank: int, ranks: int, folder: Path, sizes: list[int]) -> None:
         weight = distribute_tensor(torch.randn(size // 256, 256), mesh, [Shard(0)])
         for kind in ("magnitude", "random", "global"):
             sent.clear()
-            taken = seconds(lambda weight=weight, kind=kind: redense.build_masks({"weight": weight}, 0.3, kind))
+            taken = seconds(
+                lambda weight=weight, kind=kind: redense.build_masks({"weight": weight}, 0.3, kind)
+            )
             rows.append(
                 {
                     "kind": kind,
@@ -67,5 +75,7 @@ def _rank(rank: int, ranks: int, folder: Path, sizes: list[int]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=lambda text: [int(float(size)) for size in text.split(",")], required=True)
+    parser.add_argument(
+        "--sizes", type=lambda text: [int(float(size)) for size in text.split(",")], required=True
+    )
     print(json.dumps(traffic(parser.parse_args().sizes)))

@@ -1,10 +1,12 @@
-"""How fast speech trains: `redense train speech` against a plain PyTorch loop of the same network, in one run.
+"""How fast speech trains: `redense train speech` against a plain PyTorch loop of the same network,
+in one run.
 
     python -m benchmarks.speech
 
-Each epoch of the recipe is followed by the same epoch (same batches, loss, clipping, AdamW) in a plain loop, so both
-meet the same weather. Claims: at least 0.95 of the plain loop's seconds of audio a second of CPU time, in dense and
-in sparse epochs; features are made much faster than they are trained on; the recurrence is no slower than torch.nn.RNN.
+Each epoch of the recipe is followed by the same epoch (same batches, loss, clipping, AdamW) in a
+plain loop, so both meet the same weather. Claims: at least 0.95 of the plain loop's seconds of
+audio a second of CPU time, in dense and in sparse epochs; features are made much faster than they
+are trained on; the recurrence is no slower than torch.nn.RNN.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from redense.plan import dsd
-from redense.recipes.folder import RunFolder
 from redense.recipes.speech import features
 from redense.recipes.speech.data import Split
 from redense.recipes.speech.recurrent import SharedRecurrent
 from redense.recipes.speech.task import SpeechOptions, SpeechTask, ctc
-from redense.recipes.training import train
+from redense.runs.folder import RunFolder
+from redense.runs.training import train
 
 from .measure import machine
 
@@ -74,38 +76,65 @@ class Timed(SpeechTask):
 
 
 def recipe_against_plain_loop() -> dict[str, Any]:
-    """Print and return seconds of audio a second of CPU time of both in each phase, and their ratio."""
+    """Print and return seconds of audio a second of CPU time of both in each phase, and their
+    ratio."""
     torch.manual_seed(0)
     task = Timed(OPTIONS, 0)
     seconds = 0.01 * int(task.data.train.sounds.lengths.sum())
     config = {
-        "recipe": "speech", "method": "dsd", "seed": 0, "plan": PLAN.to_records(), "include": [], "exclude": [],
-        "accelerator": "cpu", "devices": 1, "precision": "32-true", "options": {},
-    }  # fmt: skip
+        "recipe": "speech",
+        "method": "dsd",
+        "seed": 0,
+        "plan": PLAN.to_records(),
+        "include": [],
+        "exclude": [],
+        "accelerator": "cpu",
+        "devices": 1,
+        "precision": "32-true",
+        "options": {},
+    }
     with tempfile.TemporaryDirectory() as folder:
         train(RunFolder.create(Path(folder) / "run", config, ""), task, quiet=True)
     print(f"{len(task.data.train)} utterances, {seconds:.0f} s of audio, small network, one thread")
-    found: dict[str, Any] = {"utterances": len(task.data.train), "audio_seconds": seconds, "phases": {}}
+    found: dict[str, Any] = {
+        "utterances": len(task.data.train),
+        "audio_seconds": seconds,
+        "phases": {},
+    }
     for phase, start in zip(PLAN, PLAN.starts, strict=True):
         measured = slice(max(start, 1), start + phase.length)  # the very first epoch warms up
         own, plain = (statistics.mean(times[measured]) for times in (task.own, task.plain))
-        found["phases"][phase.name] = {"ours": seconds / own, "plain": seconds / plain, "ratio": plain / own}
-        print(f"{phase.name:8} redense {seconds / own:6.0f}, plain loop {seconds / plain:6.0f} s of audio a second of "
-              f"CPU time; {plain / own:.3f} of it")  # fmt: skip
+        found["phases"][phase.name] = {
+            "ours": seconds / own,
+            "plain": seconds / plain,
+            "ratio": plain / own,
+        }
+        print(
+            f"{phase.name:8} redense {seconds / own:6.0f}, plain loop {seconds / plain:6.0f} s of "
+            "audio a second of "
+            f"CPU time; {plain / own:.3f} of it"
+        )
     made = median_time(lambda: features.features(torch.randn(11_025 * 10).numpy(), 11_025))
-    print(f"features {10 / made:6.0f} s of audio a second in one process (and only once: they are kept)")
+    print(
+        f"features {10 / made:6.0f} s of audio a second in one process (and only once: they are "
+        "kept)"
+    )
     return found | {"features": 10 / made}
 
 
 def recurrence_against_torch(width: int = 512, batch: int = 16, times: int = 150) -> float:
-    """Print forward and backward time of the shared-input layer and of a bidirectional torch.nn.RNN."""
+    """Print forward and backward time of the shared-input layer and of a bidirectional
+    torch.nn.RNN."""
     ours = SharedRecurrent(width, width, norm=False)
     theirs = nn.RNN(width, width, nonlinearity="relu", bidirectional=True)
     packed = pack_padded_sequence(torch.randn(times, batch, width), torch.full((batch,), times))
     mine = median_time(lambda: ours(packed).data.sum().backward())
     torchs = median_time(lambda: theirs(packed)[0].data.sum().backward())
-    print(f"recurrent layer of {width}, {batch} x {times} frames: {1000 * mine:.0f} ms, torch.nn.RNN (two input "
-          f"matrices) {1000 * torchs:.0f} ms: {torchs / mine:.2f} times as fast")  # fmt: skip
+    print(
+        f"recurrent layer of {width}, {batch} x {times} frames: {1000 * mine:.0f} ms, torch.nn.RNN "
+        "(two input "
+        f"matrices) {1000 * torchs:.0f} ms: {torchs / mine:.2f} times as fast"
+    )
     return torchs / mine
 
 
@@ -122,6 +151,8 @@ def median_time(work: Callable[[], object], repeats: int = 5) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    result = {"recurrence_times_as_fast_as_torch": recurrence_against_torch()} | recipe_against_plain_loop()
+    result = {
+        "recurrence_times_as_fast_as_torch": recurrence_against_torch()
+    } | recipe_against_plain_loop()
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(result | {"machine": machine()}, indent=2) + "\n")

@@ -1,4 +1,5 @@
-"""One training step in a sparse phase, as a ratio to the dense step of the same model in the same minutes."""
+"""One training step in a sparse phase, as a ratio to the dense step of the same model in the same
+minutes."""
 
 from __future__ import annotations
 
@@ -21,12 +22,15 @@ from .workloads import OPTIMIZERS, WORKLOADS
 SPARSITY = 0.3
 
 
-def steps(workload: str, optimizer: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, Any]:
+def steps(
+    workload: str, optimizer: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)
+) -> dict[str, Any]:
     """Seconds a step of each contender, all on one model, by turns.
 
-    Each turn is a step that is not timed and then one that is, as all but the first of a phase are. Between any two
-    peers the dense step and ours have a turn, so that a machine that slows down for a while slows all. A ratio is the
-    median over rounds of a contender's median step of a round over the dense one of the same round.
+    Each turn is a step that is not timed and then one that is, as all but the first of a phase are.
+    Between any two peers the dense step and ours have a turn, so that a machine that slows down for
+    a while slows all. A ratio is the median over rounds of a contender's median step of a round
+    over the dense one of the same round.
     """
     torch.manual_seed(0)
     model, inputs, targets = WORKLOADS[workload]()
@@ -55,7 +59,10 @@ def steps(workload: str, optimizer: str, rounds: int, names: Sequence[str] = tup
     rows = {}
     for name, found in samples.items():
         ratios = [statistics.median(taken) / base for taken, base in zip(found, bases, strict=True)]
-        rows[name] = {"seconds": spread([second for taken in found for second in taken]), "ratio": spread(ratios)}
+        rows[name] = {
+            "seconds": spread([second for taken in found for second in taken]),
+            "ratio": spread(ratios),
+        }
     return {
         "workload": workload,
         "optimizer": optimizer,

@@ -1,6 +1,7 @@
 """How much faster a study is with two processes than with one: ``python -m benchmarks.study_jobs``.
 
-Real runs of the default recipe on 5,000 Fashion-MNIST images, the same jobs both times, start-up included.
+Real runs of the default recipe on 5,000 Fashion-MNIST images, the same jobs both times, start-up
+included.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from redense.recipes.record import environment
+from redense.runs.record import environment
 
 OUT = Path(__file__).parents[1] / "results/bench/study_jobs.json"
 COMMAND = (
@@ -28,15 +29,30 @@ def main() -> None:
     for jobs in (2, 1):
         folder = tempfile.mkdtemp(prefix="redense-jobs-")
         start = time.perf_counter()
-        arguments = [sys.executable, "-m", "redense", *COMMAND.split(), "--jobs", str(jobs), "--out", folder]
+        arguments = [
+            sys.executable,
+            "-m",
+            "redense",
+            *COMMAND.split(),
+            "--jobs",
+            str(jobs),
+            "--out",
+            folder,
+        ]
         subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
         seconds[jobs].append(time.perf_counter() - start)
         shutil.rmtree(folder)
     ratio = min(seconds[1]) / min(seconds[2])
-    print(f"one process {min(seconds[1]):.0f} s, two {min(seconds[2]):.0f} s: {ratio:.2f} times faster")
+    print(
+        f"one process {min(seconds[1]):.0f} s, two {min(seconds[2]):.0f} s: {ratio:.2f} times "
+        "faster"
+    )
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(
-        json.dumps({"command": COMMAND, "seconds": seconds, "ratio": ratio, **environment()}, indent=2) + "\n"
+        json.dumps(
+            {"command": COMMAND, "seconds": seconds, "ratio": ratio, **environment()}, indent=2
+        )
+        + "\n"
     )
 
 

@@ -38,7 +38,8 @@ class Linears(nn.Module):
 
 
 def linear(batch: int = 32, width: int = 4096) -> Workload:
-    """Most of the time in the optimizer and in memory: the hardest case for anything that touches each weight."""
+    """Most of the time in the optimizer and in memory: the hardest case for anything that touches
+    each weight."""
     return Workload(Linears(width), torch.randn(batch, width), torch.randint(width, (batch,)))
 
 
@@ -58,6 +59,8 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
 }
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
-    "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4),
+    "SGD": lambda model: torch.optim.SGD(
+        model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4
+    ),
     "AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-5),
 }

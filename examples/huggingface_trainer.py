@@ -1,13 +1,21 @@
-"""Dense-Sparse-Dense training in the Hugging Face Trainer: a tiny BERT with random weights learns to count.
+"""Dense-Sparse-Dense training in the Hugging Face Trainer: a tiny BERT with random weights learns
+to count.
 
-In some seconds you should see the plan, then the share of zero weights and the accuracy after every epoch: 30 % of the
-encoder's weights are zero in the sparse phase and none after it. The schedule is constant, so the rates are the plan's.
+In some seconds you should see the plan, then the share of zero weights and the accuracy after every
+epoch: 30 % of the encoder's weights are zero in the sparse phase and none after it. The schedule is
+constant, so the rates are the plan's.
 """
 
 import tempfile
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 
 import redense
@@ -29,7 +37,13 @@ class Report(TrainerCallback):
 
 torch.manual_seed(0)
 model = BertForSequenceClassification(
-    BertConfig(vocab_size=5, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    BertConfig(
+        vocab_size=5,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
 )
 plan = redense.dsd(dense=4, sparse=2, redense=2, sparsity=0.3)
 print(plan, "\n")

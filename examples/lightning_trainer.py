@@ -1,8 +1,9 @@
-"""Dense-Sparse-Dense training in a Lightning Trainer: a small network learns three spirals in some seconds.
+"""Dense-Sparse-Dense training in a Lightning Trainer: a small network learns three spirals in some
+seconds.
 
-You should see the plan, then the share of zero weights and the accuracy every ten epochs: half of the weights of the
-two later layers are zero at the end of the sparse phase and none at the end. The module returns no learning-rate
-scheduler, so the callback sets the plan's rates.
+You should see the plan, then the share of zero weights and the accuracy every ten epochs: half of
+the weights of the two later layers are zero at the end of the sparse phase and none at the end. The
+module returns no learning-rate scheduler, so the callback sets the plan's rates.
 """
 
 import lightning
@@ -26,7 +27,9 @@ def spirals(rows, seed):
 class Spirals(lightning.LightningModule):
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3))
+        self.net = nn.Sequential(
+            nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3)
+        )
 
     def training_step(self, batch, _):
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
@@ -35,7 +38,8 @@ class Spirals(lightning.LightningModule):
         later = torch.cat([self.net[layer].weight.flatten() for layer in (2, 4)])
         accuracy = (self.net(batch[0]).argmax(1) == batch[1]).float().mean()
         print(
-            f"after epoch {self.current_epoch + 1:2}: {(later == 0).float().mean():4.0%} zeros, accuracy {accuracy:.1%}"
+            f"after epoch {self.current_epoch + 1:2}: {(later == 0).float().mean():4.0%} zeros, "
+            f"accuracy {accuracy:.1%}"
         )
 
     def configure_optimizers(self):

@@ -1,8 +1,11 @@
-"""What several tests share: one thread a process, tiny pictures on disk, and the command line in this process."""
+"""What several tests share: one thread a process, tiny pictures on disk, and the command line in
+this process."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two spinning processes on two cores crawl
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: two spinning processes on two cores crawl
 
 import socket
 import subprocess
@@ -44,7 +47,8 @@ def write_pictures(folder: Path, sizes: dict[str, int] | None = None, side: int 
 
 
 def torchrun(processes: int, *arguments: object, seconds: float = 180) -> str:
-    """The output of processes on this machine's loopback; whatever happens, none of them is left."""
+    """The output of processes on this machine's loopback; whatever happens, none of them is
+    left."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -54,7 +58,12 @@ def torchrun(processes: int, *arguments: object, seconds: float = 180) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)},
+        env=os.environ
+        | {
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}",
+        },
     )
     try:
         out, _ = process.communicate(timeout=seconds)

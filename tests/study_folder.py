@@ -1,4 +1,5 @@
-"""A study's folder without the training: records as `redense study` writes them, with scores drawn from a seed."""
+"""A study's folder without the training: records as `redense study` writes them, with scores drawn
+from a seed."""
 
 import json
 import random
@@ -8,15 +9,36 @@ from redense import Plan, dsd
 from redense.study.methods import build_methods
 
 METHODS = ("dense", "longer", "lower_lr", "swa", "pruned", "dsd", "random_dsd", "dsdsd")
-GAIN = {"dense": -1.2, "longer": 0.1, "swa": 0.15, "pruned": -0.35, "random_dsd": -0.25, "dsdsd": 0.02, "dsd": 0.05}
-LAYERS = {"features.4.weight": 4608, "features.8.weight": 18432, "hidden.weight": 200704, "classifier.weight": 640}
+GAIN = {
+    "dense": -1.2,
+    "longer": 0.1,
+    "swa": 0.15,
+    "pruned": -0.35,
+    "random_dsd": -0.25,
+    "dsdsd": 0.02,
+    "dsd": 0.05,
+}
+LAYERS = {
+    "features.4.weight": 4608,
+    "features.8.weight": 18432,
+    "hidden.weight": 200704,
+    "classifier.weight": 640,
+}
 MOMENTS = ("dense", "just pruned", "end of sparse", "at release", "end of re-dense")
 
 
 def write_study(
-    folder, methods=METHODS, seeds=8, sparsities=(0.3,), metric="top1", higher=True, unit="points", name="fashion-mnist"
+    folder,
+    methods=METHODS,
+    seeds=8,
+    sparsities=(0.3,),
+    metric="top1",
+    higher=True,
+    unit="points",
+    name="fashion-mnist",
 ):
-    """A record (and histograms) a method and seed below ``folder``; where lower is better the gains turn round."""
+    """A record (and histograms) a method and seed below ``folder``; where lower is better the gains
+    turn round."""
     plans = {str(share): dsd(8, 6, 6, share, sparse_lr=0.1, decay="cosine") for share in sparsities}
     made = build_methods(methods, plans)
     for label, method in made.items():
@@ -24,14 +46,24 @@ def write_study(
             record = make_record(label, seed, method.plan, metric, higher, unit)
             record["data"]["name"] = name
             write_run(folder / f"{label}--{seed}", record)
-    config = {"recipe": "images", "options": OPTIONS, "include": [], "exclude": [], "accelerator": "cpu", "devices": 1}
+    config = {
+        "recipe": "images",
+        "options": OPTIONS,
+        "include": [],
+        "exclude": [],
+        "accelerator": "cpu",
+        "devices": 1,
+    }
     plans = {label: method.plan.to_records() for label, method in made.items()}
-    (folder / "study.json").write_text(json.dumps({**config, "precision": "32-true", "methods": plans}))
+    (folder / "study.json").write_text(
+        json.dumps({**config, "precision": "32-true", "methods": plans})
+    )
     return folder
 
 
 def write_run(folder, record, histograms=True):
-    """One run's folder: its record, and histograms where its plan holds weights and lets them go."""
+    """One run's folder: its record, and histograms where its plan holds weights and lets them
+    go."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").write_text(json.dumps(record))
     if histograms and record["released"]:
@@ -39,7 +71,14 @@ def write_run(folder, record, histograms=True):
     return folder
 
 
-OPTIONS = {"data": "fashion-mnist", "data_root": None, "model": "small", "batch": 128, "lr": 0.1, "augment": "flip"}
+OPTIONS = {
+    "data": "fashion-mnist",
+    "data_root": None,
+    "model": "small",
+    "batch": 128,
+    "lr": 0.1,
+    "augment": "flip",
+}
 
 
 def make_record(label, seed, plan: Plan, metric="top1", higher=True, unit="points"):
@@ -52,16 +91,26 @@ def make_record(label, seed, plan: Plan, metric="top1", higher=True, unit="point
         left, phase = 0.8 ** (1.2 * epoch), plan.at(epoch)
         dip = sign * (0.4 if phase.sparsity else 0.0)
         score = level + (start - level) * left - dip + noise.gauss(0, 0.12)
-        losses = {"train_loss": 0.16 + 1.2 * left + 0.01 * noise.random(), "valid_loss": 0.34 + 0.8 * left}
+        losses = {
+            "train_loss": 0.16 + 1.2 * left + 0.01 * noise.random(),
+            "valid_loss": 0.34 + 0.8 * left,
+        }
         history.append(
-            {"epoch": epoch + 1, "phase": phase.name, "lr": 0.1 * plan.lr_factor(epoch), "sparsity": phase.sparsity}
+            {
+                "epoch": epoch + 1,
+                "phase": phase.name,
+                "lr": 0.1 * plan.lr_factor(epoch),
+                "sparsity": phase.sparsity,
+            }
             | losses
             | {f"valid_{metric}": score, "seconds": 3.1 * (epoch + 1)}
         )
     ends = [start + phase.length - 1 for phase, start in zip(plan, plan.starts, strict=True)]
     held = [phase for phase in plan if phase.sparsity]
     free = [
-        after for before, after in zip(plan, plan.phases[1:], strict=False) if before.sparsity and not after.sparsity
+        after
+        for before, after in zip(plan, plan.phases[1:], strict=False)
+        if before.sparsity and not after.sparsity
     ]
     return {
         "recipe": "images",
@@ -76,7 +125,10 @@ def make_record(label, seed, plan: Plan, metric="top1", higher=True, unit="point
                 "sparsity": phase.sparsity,
                 "sparsity_measured": phase.sparsity,
                 "train_loss": history[end]["train_loss"],
-                "valid": {"loss": history[end]["valid_loss"], metric: history[end][f"valid_{metric}"]},
+                "valid": {
+                    "loss": history[end]["valid_loss"],
+                    metric: history[end][f"valid_{metric}"],
+                },
             }
             for phase, end in zip(plan, ends, strict=True)
         ],
@@ -111,7 +163,13 @@ def make_record(label, seed, plan: Plan, metric="top1", higher=True, unit="point
         "weights_sha256": f"{seed:064x}",
         "commit": "319b2e6f5648c640d07790ca6aa7673ee1928654",
         "versions": {"redense": "0.1.0", "python": "3.11.7", "torch": "2.14.1"},
-        "hardware": {"machine": "x86_64", "processor": "EPYC", "cores": 2, "threads": 1, "accelerator": None},
+        "hardware": {
+            "machine": "x86_64",
+            "processor": "EPYC",
+            "cores": 2,
+            "threads": 1,
+            "accelerator": None,
+        },
         "seconds": 3.1 * len(plan) + noise.random(),
         "cost": {"epochs": len(plan), "examples": 2000 * len(plan)},
         "history": history,
@@ -121,7 +179,8 @@ def make_record(label, seed, plan: Plan, metric="top1", higher=True, unit="point
 
 
 def make_histograms(seed):
-    """The five moments of layers whose weights are normal: cut out, softened, released, filled again."""
+    """The five moments of layers whose weights are normal: cut out, softened, released, filled
+    again."""
     found = {}
     for layer, weights in LAYERS.items():
         x = [(place - 50) / 12.5 for place in range(101)]
@@ -130,7 +189,8 @@ def make_histograms(seed):
         soft = [count * min(1.0, (abs(v) / 0.385) ** 6) for v, count in zip(x, bell, strict=True)]
         spike = [count + (0.3 * weights if v == 0 else 0) for v, count in zip(x, soft, strict=True)]
         filled = [
-            count + 0.3 * weights * 0.13 * 2.718 ** (-((v / 0.25) ** 2) / 2) for v, count in zip(x, soft, strict=True)
+            count + 0.3 * weights * 0.13 * 2.718 ** (-((v / 0.25) ** 2) / 2)
+            for v, count in zip(x, soft, strict=True)
         ]
         shapes = zip(MOMENTS, (bell, cut, soft, spike, filled), strict=True)
         found[layer] = {

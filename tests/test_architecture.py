@@ -7,42 +7,53 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "redense"
+PACKAGE = Path(__file__).parent.parent / "src" / "redense"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [
-    {"keys", "plan", "_kernels"},
-    {"selection", "prunable", "zeroing"},
-    {"masks", "state"},
+    {"plan"},
+    {"tensors"},
+    {"prunable"},
+    {"masks", "optimizers"},
     {"constraint"},
     {"scheduler"},
     {"redense"},  # the package's own __init__: the core's public names
     {"lightning", "huggingface", "datasets"},
-    {"recipes"},
+    {"recipes", "runs"},  # until a task says what it is: the run still asks for its recipe
     {"study"},
-    {"flags"},
-    {"commands"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
 """From the ground up: a room uses rooms of lower floors only."""
 
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-CORE = [room for floor in FLOORS[:5] for room in sorted(floor - {"_kernels"})]  # that one is C
+CORE = [room for floor in FLOORS[:6] for room in sorted(floor)]
 
 
 def room_of(path):
     """``redense/recipes/images/data.py`` is in the room ``recipes``."""
-    return "redense" if path == PACKAGE / "__init__.py" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return (
+        "redense"
+        if path == PACKAGE / "__init__.py"
+        else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    )
+
+
+def files_of(room):
+    return [path for path in FILES if room_of(path) == room]
 
 
 def imports_of(source, package):
-    """Absolute dotted names of everything that ``source``, a module in ``package``, imports anywhere in it."""
+    """Absolute dotted names of everything that ``source``, a module in ``package``, imports
+    anywhere in it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            parents = (
+                package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            )
             base = ".".join([*parents, *([node.module] if node.module else [])])
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
@@ -62,7 +73,9 @@ def third_parties(path):
 
 
 def test_the_reader_of_imports_reads_every_kind():
-    source = "import a.b, c; from . import d; from .e import f; from ..g import h; from i.j import k"
+    source = (
+        "import a.b, c; from . import d; from .e import f; from ..g import h; from i.j import k"
+    )
     source += "\ndef late():\n    import l"
     assert list(imports_of(source, "redense.recipes")) == [
         *("a.b", "c", "redense.recipes.d", "redense.recipes.e.f", "redense.g.h", "i.j.k", "l"),
@@ -76,21 +89,28 @@ def test_every_file_is_in_a_known_room():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path):
     room = room_of(path)
-    upwards = [other for other in imported_rooms(path) if other != room and FLOOR[other] >= FLOOR[room]]
+    upwards = [
+        other
+        for other in imported_rooms(path)
+        if other != room
+        and (FLOOR[other] > FLOOR[room] or (FLOOR[other] == FLOOR[room] != FLOOR["runs"]))
+    ]
     assert not upwards, f"{room} must not import {upwards[0]}"
 
 
 @pytest.mark.parametrize("room", CORE)
 def test_the_core_imports_torch_and_the_standard_library_only(room):
     allowed = set() if room == "plan" else {"torch"}
-    assert third_parties(PACKAGE / f"{room}.py") <= allowed
+    assert set().union(*map(third_parties, files_of(room))) <= allowed
 
 
 def test_the_plan_imports_no_room_at_all():
     assert not list(imported_rooms(PACKAGE / "plan.py"))
 
 
-@pytest.mark.parametrize(("room", "framework"), [("lightning", "lightning"), ("huggingface", "transformers")])
+@pytest.mark.parametrize(
+    ("room", "framework"), [("lightning", "lightning"), ("huggingface", "transformers")]
+)
 def test_an_adapter_knows_its_own_framework_only(room, framework):
     assert third_parties(PACKAGE / f"{room}.py") <= {framework, "torch"}
 
@@ -98,19 +118,28 @@ def test_an_adapter_knows_its_own_framework_only(room, framework):
 def test_no_room_is_a_lumber_room():
     lumber = {"utils", "util", "common", "helpers", "helper", "core", "misc", "callbacks", "config"}
     assert not [
-        path for path in FILES if lumber & {part.removesuffix(".py") for part in path.parts[len(PACKAGE.parts) :]}
+        path
+        for path in FILES
+        if lumber & {part.removesuffix(".py") for part in path.parts[len(PACKAGE.parts) :]}
     ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_has_at_most_250_lines(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
-
-
 def test_importing_redense_imports_no_trainer_and_no_recipe():
-    heavy = ["lightning", "transformers", "accelerate", "torchvision", "torchmetrics", "matplotlib", "redense.recipes"]
+    heavy = [
+        "lightning",
+        "transformers",
+        "accelerate",
+        "torchvision",
+        "torchmetrics",
+        "matplotlib",
+        "redense.recipes",
+    ]
     script = f"import sys, redense; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"

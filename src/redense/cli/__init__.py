@@ -1,0 +1,5 @@
+"""The command line: a file per command, argument parsing only."""
+
+from redense.cli.main import COMMANDS, main
+
+__all__ = ["COMMANDS", "main"]

@@ -1,0 +1,202 @@
+"""Dense-Sparse-Dense training in the Hugging Face Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from .masks import unpack
+from .plan import Plan
+from .prunable import Patterns
+from .scheduler import PhaseScheduler
+
+try:
+    from transformers import TrainerCallback, TrainerState, TrainingArguments
+except ImportError as error:
+    raise ImportError(
+        "redense.huggingface needs Transformers: pip install 'redense[huggingface]'"
+    ) from error
+
+FILE = "redense.pt"
+"""What a checkpoint folder holds beside the Trainer's own files: position, plan and packed
+masks."""
+
+
+class DSDCallback(TrainerCallback):
+    """Walk a plan beside the Trainer's loop; checkpoints and resume go through the Trainer's own
+    folders.
+
+    Each step trains at the Trainer's scheduled rate times the plan's factor, so
+    ``lr_scheduler_type="constant"`` gives the plan's rates alone and any other schedule is their
+    envelope. The Trainer logs its schedule, without the factor. A schedule that already is
+    ``LambdaLR(optimizer, plan.lr_factor)`` (``Trainer(optimizers=...)``) is left as it is.
+
+    The first step of a phase opens it: the checkpoint of a dense phase's last epoch is still dense.
+
+    Args:
+        plan: what to do when.
+        unit: what the plan counts, ``epoch`` or ``step`` (optimizer steps).
+        include, exclude: which weights may be held, passed to `redense.prunable`.
+
+    >>> args = TrainingArguments("out", num_train_epochs=len(plan), lr_scheduler_type="constant")
+    >>> Trainer(model, args, train_dataset=data, callbacks=[DSDCallback(plan)]).train()
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        unit: Literal["epoch", "step"] = "epoch",
+        *,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
+    ) -> None:
+        if unit not in ("epoch", "step"):
+            raise ValueError(f"unit must be 'epoch' or 'step', got {unit!r}")
+        self.plan, self.unit = plan, unit
+        self.phases: PhaseScheduler | None = None
+        """The scheduler, from the training's begin on."""
+        self._include, self._exclude = include, exclude
+        self._epochs = 0
+        self._follows_plan = False
+        self._rates: list[Any] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Open the plan, or go on with it: model, optimizer and schedule are restored by now."""
+        limit = state.num_train_epochs if self.unit == "epoch" else state.max_steps
+        if limit < len(self.plan):
+            remedy = f"num_train_epochs={len(self.plan)} without max_steps"
+            remedy = remedy if self.unit == "epoch" else f"max_steps={len(self.plan)}"
+            raise ValueError(
+                f"the plan has {len(self.plan)} {self.unit}s but the Trainer stops after {limit}, "
+                "in phase "
+                f"{self.plan.at(limit).name!r}; pass {remedy} or a shorter plan"
+            )
+        self._follows_plan = self.plan.lr_factor in getattr(
+            kwargs["lr_scheduler"], "lr_lambdas", []
+        )
+        if self._follows_plan and self.unit == "epoch":
+            raise ValueError(
+                "LambdaLR(optimizer, plan.lr_factor) counts optimizer steps but unit='epoch' "
+                "counts epochs; pass no "
+                "schedule, the callback follows the plan's rates, or count the plan in steps with "
+                "unit='step'"
+            )
+        if self.phases is not None:  # an earlier train() that an exception ended
+            self.phases.detach()
+        model = kwargs["model"]
+        self.phases = PhaseScheduler(
+            model, kwargs["optimizer"], self.plan, include=self._include, exclude=self._exclude
+        )
+        self._epochs = int(state.epoch)
+        if state.global_step:
+            self.phases.load_state_dict(_saved(args, state, model))
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Enter the epoch's phase."""
+        if self.unit == "epoch":
+            self._seek(self._epochs)
+        self._epochs += 1
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Enter the step's phase."""
+        if self.unit == "step":
+            self._seek(state.global_step)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Multiply the scheduled rate by the plan's factor, for this step only: schedules read the
+        rate they set."""
+        groups = kwargs["optimizer"].param_groups
+        self._rates = [group["lr"] for group in groups]
+        if not self._follows_plan:
+            done = state.epoch if self.unit == "epoch" else state.global_step
+            factor = self.plan.lr_factor(max(done, self._require().position))
+            for group in groups:
+                group["lr"] = group["lr"] * factor
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Put the scheduled rate back."""
+        for group, rate in zip(kwargs["optimizer"].param_groups, self._rates, strict=True):
+            group["lr"] = rate
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Write the plan's state into the checkpoint that the Trainer has just written."""
+        phases = self._require().state_dict()  # of sharded weights every rank has a part
+        if args.should_save:
+            folder = _checkpoint(args, state)
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"{folder} is not where the Trainer saved its checkpoint, as in a "
+                    "hyperparameter search; pass "
+                    f"save_strategy='no'"
+                )
+            torch.save({"global_step": state.global_step, "phases": phases}, folder / FILE)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Release what the last phase held; a plan that was cut short warns."""
+        phases = self._require()
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            phases.detach()  # the weights are another phase's now: nothing of them is to be zeroed
+        done = int(state.epoch) if self.unit == "epoch" else state.global_step
+        if done >= len(self.plan):  # never into a phase that no step will train
+            phases.seek(len(self.plan))
+        phases.close()
+
+    def _seek(self, step: int) -> None:
+        self._require().seek(min(step, len(self.plan)))
+
+    def _require(self) -> PhaseScheduler:
+        if self.phases is None:
+            raise RuntimeError(
+                "DSDCallback's plan is not open; it opens when trainer.train() starts training"
+            )
+        return self.phases
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+
+
+def _saved(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
+    """The plan's state beside the checkpoint that ``model`` was resumed from; the Trainer tells no
+    callback where."""
+    folders = [_checkpoint(args, state)]
+    if isinstance(args.resume_from_checkpoint, str):
+        folders.append(Path(args.resume_from_checkpoint))
+    for folder in folders:
+        if (folder / FILE).is_file():
+            saved = torch.load(folder / FILE, weights_only=True)
+            if saved["global_step"] == state.global_step and _fits(model, saved["phases"]["masks"]):
+                phases: dict[str, Any] = saved["phases"]
+                return phases
+    raise FileNotFoundError(
+        f"no {FILE} of the resumed checkpoint, step {state.global_step}, in "
+        f"{' or '.join(map(str, folders))}: name its "
+        f"folder in TrainingArguments(resume_from_checkpoint=...) too; if DSDCallback did not "
+        "write it, load its model "
+        f"and train a plan without a dense phase"
+    )
+
+
+def _fits(model: nn.Module, masks: dict[str, torch.Tensor]) -> bool:
+    """Whether what the masks hold is zero in the resumed weights: of another run's checkpoint it is
+    not."""
+    parameters = dict(model.named_parameters())
+    held = [(parameters[name], bits) for name, bits in masks.items() if name in parameters]
+    return not any(weight[~unpack(bits, weight)].any() for weight, bits in held)

@@ -1,0 +1,167 @@
+"""The optimizers of a held weight, and what happens to their state when it is held and released.
+
+Optimizers keep two kinds of element-wise state. *Moments* (momentum, the mean gradient) move a
+weight even without a gradient, so they are zero wherever a weight is held. *Scales* (the mean
+squared gradient) divide the step: a scale that decayed while its weight was held would make the
+released weight leap (up to 13 times the rate, measured for NAdam), so at release it becomes the
+largest among the survivors of its row or of its column, whichever is smaller: a gradient is an
+outer product, so one lively neuron sets the scale of its own row and column and not of the whole
+tensor, whose largest survivor would hold weights between calm neurons (a rare word's, say) at zero
+for good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.optim import LBFGS, Optimizer
+
+from .tensors.selection import shard_of
+
+Optimizers = Optimizer | Iterable[Optimizer]
+
+_MOMENTS = {"momentum_buffer", "exp_avg", "grad_avg", "prev", "ax"}
+_SCALES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg"}
+# Kept as they are: Adagrad's sum and Adamax's exp_inf never fall below the coming gradient, so
+# their steps stay within
+# the rate by themselves; Rprop's step_size and Adadelta's acc_delta are step lengths, which do not
+# move under a mask.
+_KEPT = {"sum", "exp_inf", "step_size", "acc_delta"}
+
+_TORCH = "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax NAdam RAdam RMSprop Rprop SGD"
+ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(
+    getattr(torch.optim, name) for name in _TORCH.split()
+)
+"""Optimizers that leave a zero weight with zero gradients and zero moments exactly at zero, each
+tested for it."""
+
+
+def unwrap(optimizer: Optimizers) -> list[Optimizer]:
+    """The torch optimizers inside: of a list, and of wrappers such as Accelerate's, whose own have
+    no hooks."""
+    listed = (
+        [optimizer]
+        if isinstance(optimizer, Optimizer) or not isinstance(optimizer, Iterable)
+        else list(optimizer)
+    )
+    found = []
+    for opt in listed:
+        while isinstance(inner := getattr(opt, "optimizer", None), Optimizer):
+            opt = inner
+        if not isinstance(opt, Optimizer):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer or several, got {type(opt).__name__}"
+            )
+        found.append(opt)
+    if not found:
+        raise ValueError("optimizer must be one or more torch optimizers, got an empty list")
+    return found
+
+
+def trainers_of(
+    weights: Mapping[str, Tensor], optimizers: Iterable[Optimizer]
+) -> dict[str, list[Optimizer]]:
+    """The optimizers that each weight is in; a weight in none is a ValueError."""
+    trainers: dict[int, list[Optimizer]] = {}
+    for opt in optimizers:
+        for group in opt.param_groups:
+            for weight in group["params"]:
+                trainers.setdefault(id(weight), []).append(opt)
+    for name, weight in weights.items():
+        if id(weight) not in trainers:
+            raise ValueError(
+                f"{name} is in no param group of the optimizer, so it could not grow back after "
+                "release; "
+                f"add it to the optimizer or pass exclude={name!r}"
+            )
+    return {name: trainers[id(weight)] for name, weight in weights.items()}
+
+
+def moments(optimizer: Optimizer, weight: Tensor) -> list[Tensor]:
+    """The state that moves ``weight`` by itself."""
+    return [value for name, value in _elementwise(optimizer, weight) if _is_moment(name, value)]
+
+
+def hold_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
+    """Zero the moments of ``weight`` where ``mask`` is False."""
+    for moment in moments(optimizer, weight):
+        _fill(moment, mask, 0.0)
+
+
+def release_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
+    """Make ``weight``'s pruned elements start calmly: no momentum, and the scale of their liveliest
+    neighbours."""
+    for name, value in _elementwise(optimizer, weight):
+        if _is_moment(name, value):
+            _fill(value, mask, 0.0)
+        elif name not in _KEPT:
+            _fill_from_neighbours(value, mask)
+
+
+def forget_history(optimizer: Optimizer, masks: Mapping[int, Tensor]) -> None:
+    """Drop LBFGS's curvature pairs if they would move a held weight; ``masks`` are keyed by
+    ``id(weight)``."""
+    if not isinstance(optimizer, LBFGS) or not optimizer.state:
+        return
+    parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+    gradient = optimizer.state[parameters[0]].get("prev_flat_grad")
+    if gradient is None:
+        return
+    flat = gradient.split([weight.numel() for weight in parameters])
+    if any(
+        part[~masks[id(w)].view(-1)].any()
+        for part, w in zip(flat, parameters, strict=True)
+        if id(w) in masks
+    ):
+        optimizer.state.clear()
+
+
+def _elementwise(optimizer: Optimizer, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+    for name, value in optimizer.state.get(weight, {}).items():
+        if isinstance(value, Tensor) and value.shape == weight.shape and value.is_floating_point():
+            yield name, value
+
+
+def _is_moment(name: str, value: Tensor) -> bool:
+    """By name; of a state that torch has not got, one with a negative element is a moment."""
+    if name in _MOMENTS or name in _SCALES or name in _KEPT:
+        return name in _MOMENTS
+    local, group = shard_of(value)
+    negative = (local < 0).any()
+    if group is not None:
+        negative = negative.int()
+        dist.all_reduce(negative, dist.ReduceOp.MAX, group=group)
+    return bool(negative)
+
+
+def _fill(value: Tensor, mask: Tensor, filling: float) -> None:
+    shard_of(value)[0].masked_fill_(~shard_of(mask)[0], filling)
+
+
+def _fill_from_neighbours(value: Tensor, mask: Tensor) -> None:
+    """Each pruned element gets the smaller of its row's and its column's largest survivor.
+
+    Rows and columns are the first two dimensions. The tensor's largest survivor stands in for a row
+    or column without a lively one, and its largest element where none survives.
+    """
+    local, group = shard_of(value)
+    pruned = ~shard_of(mask)[0]
+    width, depth = value.shape[1] if value.dim() > 1 else 1, math.prod(value.shape[2:])
+    matrix = local.masked_fill(pruned, 0.0).reshape(len(local), width, depth).amax(2)
+    rows, columns = matrix.amax(1, keepdim=True), _largest(matrix, group)
+    largest = columns.amax() if columns.any() else _largest(local.reshape(-1, 1), group)
+    filling = torch.minimum(rows.where(rows > 0, largest), columns.where(columns > 0, largest))
+    local.copy_(filling.view(*local.shape[:2], *[1] * (value.dim() - 2)).where(pruned, local))
+
+
+def _largest(matrix: Tensor, group: Any) -> Tensor:
+    """The largest value of each column, over all ranks; 0 where there is no row."""
+    columns = matrix.new_zeros(matrix.shape[1:]) if not len(matrix) else matrix.amax(0)
+    if group is not None:
+        dist.all_reduce(columns, dist.ReduceOp.MAX, group=group)
+    return columns

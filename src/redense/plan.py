@@ -1,0 +1,294 @@
+"""A training method as plain data: which phase comes when, how sparse it is and at what rate it
+trains.
+
+A plan counts in whatever unit its caller counts: epochs or optimizer steps. Nothing here knows
+about models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import accumulate
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "step": lambda done: 0.1 ** min(int(3 * done + 1e-9), 2),
+}
+"""Rate inside a phase against the share of it that is done; ``step`` divides by ten after each
+third."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training under one rule.
+
+    Args:
+        name: what tables and pictures call it.
+        length: how long it lasts, in the caller's unit (epochs or steps), at least 1.
+        sparsity: share of each prunable tensor that is held at zero, in [0, 1).
+        lr: the phase's starting rate as a factor of the optimizer's own.
+        decay: the rate's course inside the phase: ``constant``, ``linear``, ``cosine`` or ``step``.
+        mask: what is held: ``magnitude`` (layerwise, the paper's), ``random``, ``global``, or a
+            function ``(weight, sparsity) -> bool mask`` with True for a kept weight.
+    """
+
+    name: str
+    length: int
+    sparsity: float = 0.0
+    lr: float = 1.0
+    decay: str = "constant"
+    mask: str | Callable[..., Any] = "magnitude"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a phase needs a name, got {self.name!r}; 'dense' or 'sparse', say")
+        if isinstance(self.length, bool) or not isinstance(self.length, int):
+            raise TypeError(
+                f"phase {self.name!r}: length must be a whole number, got {self.length!r}"
+            )
+        if self.length < 1:
+            raise ValueError(
+                f"phase {self.name!r} would never run: length must be at least 1, got {self.length}"
+            )
+        check_sparsity(self.sparsity, of=f"phase {self.name!r}: ")
+        if isinstance(self.lr, bool) or not isinstance(self.lr, (int, float)):
+            raise TypeError(
+                f"phase {self.name!r}: lr must be a number above 0, got {self.lr!r}; 0.1 is a tenth"
+            )
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(
+                f"phase {self.name!r}: lr must be a finite factor above 0, got {self.lr}; 0.1 is a "
+                "tenth"
+            )
+        if not isinstance(self.decay, str) or self.decay not in DECAYS:
+            raise ValueError(
+                f"phase {self.name!r}: decay must be one of {', '.join(DECAYS)}, got {self.decay!r}"
+            )
+        if not isinstance(self.mask, str) and not callable(self.mask):
+            raise TypeError(
+                f"phase {self.name!r}: mask must be a name or a function, got {self.mask!r}"
+            )
+
+    @property
+    def mask_name(self) -> str:
+        """The mask's name as tables and records print it, the same in every process."""
+        return self.mask if isinstance(self.mask, str) else _function_name(self.mask)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Phases that follow each other without a gap; ``len(plan)`` is their total length.
+
+    >>> phases = Phase("dense", 30), Phase("sparse", 20, sparsity=0.3), Phase("redense", 20, lr=0.1)
+    >>> plan = Plan(phases)
+    >>> len(plan), plan.at(30).name, plan.lr_factor(69)
+    (70, 'sparse', 0.1)
+    """
+
+    phases: tuple[Phase, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "phases", tuple(self.phases))
+        if not self.phases:
+            raise ValueError(
+                "a plan needs at least one phase, got none; Plan((Phase('dense', 30),)) is the "
+                "shortest"
+            )
+        if wrong := [phase for phase in self.phases if not isinstance(phase, Phase)]:
+            raise TypeError(f"a plan is made of Phase objects, got {wrong[0]!r}")
+        names = [phase.name for phase in self.phases]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(
+                f"two phases are called {twice!r}; number them, '{twice} 1' and '{twice} 2'"
+            )
+
+    def __len__(self) -> int:
+        return sum(phase.length for phase in self.phases)
+
+    def __iter__(self) -> Iterator[Phase]:
+        return iter(self.phases)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first step of each phase."""
+        return (0, *accumulate(phase.length for phase in self.phases[:-1]))
+
+    def index(self, step: float) -> int:
+        """Position of the phase that ``step`` falls into, 0 <= step < len(plan)."""
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} lies outside the plan; it covers 0 to {len(self) - 1}")
+        return sum(start <= step for start in self.starts) - 1
+
+    def at(self, step: float) -> Phase:
+        """The phase that ``step`` falls into."""
+        return self.phases[self.index(step)]
+
+    def lr_factor(self, step: float) -> float:
+        """Rate at ``step`` as a factor of the optimizer's own, for
+        ``torch.optim.lr_scheduler.LambdaLR``.
+
+        A step may be a fraction (2.5 epochs). From the plan's end on, the last whole step's rate
+        stays.
+        """
+        step = len(self) - 1 if step >= len(self) else step
+        index = self.index(step)
+        phase = self.phases[index]
+        return phase.lr * DECAYS[phase.decay]((step - self.starts[index]) / phase.length)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """The plan as a list of plain dictionaries, one a phase, for JSON, TOML and YAML."""
+        return [vars(phase) | {"mask": phase.mask_name} for phase in self.phases]
+
+    @classmethod
+    def from_records(cls, records: Sequence[Mapping[str, Any]]) -> Plan:
+        """The plan that `to_records` wrote; a key that no phase has is an error."""
+        known = [field.name for field in fields(Phase)]
+        for record in records:
+            if unknown := [key for key in record if key not in known]:
+                raise ValueError(f"a phase has no field {unknown[0]!r}; it has {', '.join(known)}")
+            if missing := [key for key in ("name", "length") if key not in record]:
+                raise ValueError(f"a phase needs a {missing[0]}, got {dict(record)}")
+        return cls(tuple(Phase(**record) for record in records))
+
+    def __str__(self) -> str:
+        header = ("phase", "steps", "length", "sparsity", "rate", "decay", "mask")
+        rows = [
+            (
+                phase.name,
+                f"{start}-{start + phase.length - 1}" if phase.length > 1 else f"{start}",
+                f"{phase.length}",
+                f"{phase.sparsity:.3g}",
+                f"x {phase.lr:.3g}",
+                phase.decay,
+                phase.mask_name if phase.sparsity else "-",
+            )
+            for phase, start in zip(self.phases, self.starts, strict=True)
+        ]
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            for row in (header, *rows)
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def dsd(
+    dense: int,
+    sparse: int | Sequence[int],
+    redense: int | Sequence[int],
+    sparsity: float | Sequence[float] = 0.3,
+    *,
+    passes: int = 1,
+    sparse_lr: float | Sequence[float] = 1.0,
+    redense_lr: float | Sequence[float] = 0.1,
+    decay: str = "constant",
+    mask: str | Callable[..., Any] = "magnitude",
+) -> Plan:
+    """Dense-Sparse-Dense training (Han et al., arXiv 1607.04381), iterative with ``passes`` above
+    1.
+
+    Args:
+        dense: length of the first dense phase; 0 leaves it out, to start from a trained model.
+        sparse, redense: lengths of the two phases of a pass.
+        sparsity: share held at zero; the paper finds 25-50 % to work, 30 % on ImageNet.
+        sparse_lr, redense_lr: starting rates as factors of the first dense phase's; the paper
+            re-trains at a tenth. Lengths, sparsity and rates may each be one value or one a pass.
+
+    >>> len(dsd(dense=30, sparse=20, redense=20, sparsity=(0.5, 0.25), passes=2))
+    110
+    """
+    if passes < 1:
+        raise ValueError(f"passes must be at least 1, got {passes}")
+    if isinstance(dense, int) and dense < 0:
+        raise ValueError(f"dense must be 0 (start from a trained model) or more, got {dense}")
+    phases = [Phase("dense", dense, decay=decay)] if dense else []
+    columns = (
+        _per_pass("sparse", sparse, passes),
+        _per_pass("redense", redense, passes),
+        _per_pass("sparsity", sparsity, passes),
+        _per_pass("sparse_lr", sparse_lr, passes),
+        _per_pass("redense_lr", redense_lr, passes),
+    )
+    for number, (held_for, free_for, share, held_lr, free_lr) in enumerate(
+        zip(*columns, strict=True), start=1
+    ):
+        suffix = f" {number}" if passes > 1 else ""
+        phases.append(Phase(f"sparse{suffix}", held_for, share, held_lr, decay, mask))
+        phases.append(Phase(f"redense{suffix}", free_for, 0.0, free_lr, decay))
+    return Plan(tuple(phases))
+
+
+def acdc(
+    dense: int,
+    cycles: int,
+    sparse: int,
+    redense: int,
+    final: int,
+    sparsity: float = 0.9,
+    *,
+    decay: str = "constant",
+) -> Plan:
+    """Alternating compressed and decompressed training that ends dense (AC/DC, Peste et al., arXiv
+    2106.12379).
+
+    A dense warm-up, ``cycles`` short sparse and dense phases at the full rate, and a last dense
+    phase at a tenth of it. The original resets all momentum where a dense phase begins; here the
+    released weights start without any and the survivors keep theirs.
+    """
+    plan = dsd(dense, sparse, redense, sparsity, passes=cycles, redense_lr=1.0, decay=decay)
+    return Plan((*plan.phases, Phase("final", final, lr=0.1, decay=decay)))
+
+
+def spdf(
+    sparse: int,
+    dense: int,
+    sparsity: float = 0.75,
+    *,
+    dense_lr: float = 0.1,
+    decay: str = "constant",
+) -> Plan:
+    """Sparse pre-training under a random mask, then dense fine-tuning (SPDF, Thangarasa et al.,
+    arXiv 2303.10464)."""
+    return Plan(
+        (
+            Phase("sparse", sparse, sparsity, decay=decay, mask="random"),
+            Phase("dense", dense, lr=dense_lr, decay=decay),
+        )
+    )
+
+
+def check_sparsity(sparsity: float, of: str = "") -> float:
+    """``sparsity`` itself if it lies in [0, 1), else a ValueError that names it."""
+    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float)):
+        raise TypeError(f"{of}sparsity must be a number in [0, 1), got {sparsity!r}")
+    if not 0 <= sparsity < 1:
+        raise ValueError(
+            f"{of}sparsity must lie in [0, 1), got {sparsity}; 0.3 removes 30 % of the weights"
+        )
+    return sparsity
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    if isinstance(function, partial):
+        given = [repr(value) for value in function.args]
+        given += [f"{key}={value!r}" for key, value in function.keywords.items()]
+        return f"{_function_name(function.func)}({', '.join(given)})"
+    return getattr(function, "__name__", type(function).__name__)  # a repr would hold an address
+
+
+def _per_pass(name: str, value: T | Sequence[T], passes: int) -> tuple[T, ...]:
+    if not isinstance(value, Sequence):
+        return (value,) * passes
+    if len(value) != passes:
+        raise ValueError(
+            f"{name} must be one value or {passes} (one a pass), got {len(value)}: {list(value)}"
+        )
+    return tuple(value)

@@ -1,0 +1,215 @@
+"""Features once: a fixed CNN runs over the images a single time, into a cache that training reads
+instead of them."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import scipy.io
+import torch
+from filelock import FileLock
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision import models as zoo
+from torchvision.transforms.v2 import functional as T
+from tqdm import tqdm
+
+from redense import datasets
+from redense.runs.checkpoints import read, write_text, write_whole
+from redense.runs.record import weights_sha256
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's pixels, which torchvision's weights expect."""
+
+
+@dataclass(frozen=True)
+class Cnn:
+    """A fixed network (N, 3, size, size) -> (N, width), and what its pixels in [0, 1] are
+    normalised by."""
+
+    name: str
+    network: nn.Module
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def digest(self) -> str:
+        """A hash over everything that decides its features."""
+        weights = weights_sha256(self.network.state_dict())
+        text = f"{self.name} {self.size} {self.mean} {self.std} {weights}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def torchvision_cnn(name: str, weights: str, size: int = 224) -> Cnn:
+    """A torchvision classifier without its last linear layer; ``vgg16`` gives the paper's 4096
+    features.
+
+    Args:
+        weights: a file of a state dict (``.pth``, ``.safetensors``), ``pretrained`` for
+            torchvision's own download, or ``random`` for none, which is good for tests only.
+
+    Raises:
+        ValueError, FileNotFoundError: no such network or file, or weights of another network.
+    """
+    names = zoo.list_models(zoo)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        raise ValueError(
+            f"no CNN is called {name!r}; near names: "
+            f"{', '.join(near or ('words', 'vgg16', 'resnet50'))}"
+        )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        quick = {"init_weights": False} if name.startswith(("googlenet", "inception")) else {}
+        network = zoo.get_model(
+            name, weights="DEFAULT" if weights == "pretrained" else None, **quick
+        )
+    if weights not in ("pretrained", "random"):
+        _load_weights(network, name, Path(weights))
+    linear = [
+        layer
+        for layer, module in network.named_modules()
+        if isinstance(module, nn.Linear) and "aux" not in layer
+    ]
+    if not linear:
+        raise ValueError(
+            f"torchvision's {name} has no linear layer whose input could be the features"
+        )
+    parent, _, last = linear[-1].rpartition(".")
+    setattr(network.get_submodule(parent), last, nn.Identity())
+    return Cnn(name, network.eval().requires_grad_(False), size, *IMAGENET)
+
+
+def read_image(file: Path, size: int) -> Tensor:
+    """An image squeezed into a square of ``size``, as NeuralTalk does: (3, size, size) uint8,
+    transparency on white."""
+    try:
+        with Image.open(file) as image:
+            if image.has_transparency_data:
+                image = Image.alpha_composite(
+                    Image.new("RGBA", image.size, "white"), image.convert("RGBA")
+                )
+            pixels = T.pil_to_tensor(image.convert("RGB"))
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} is not a whole image ({error}); repair or remove it") from error
+    return T.resize(pixels, [size, size], antialias=True)
+
+
+def read_images(files: Sequence[Path], size: int) -> Tensor:
+    """(N, 3, size, size) uint8."""
+    return torch.stack(
+        [
+            read_image(file, size)
+            for file in tqdm(files, "reading", leave=False, disable=None, delay=2)
+        ]
+    )
+
+
+@torch.inference_mode()
+def extract(cnn: Cnn, files: Sequence[Path], batch: int = 32) -> Tensor:
+    """Features (N, F) of image files, in batches, with a progress bar."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = cnn.network.to(device).eval()
+    mean, std = (
+        torch.tensor(values, device=device).view(-1, 1, 1) for values in (cnn.mean, cnn.std)
+    )
+    found = []
+    with tqdm(
+        total=len(files),
+        desc=f"features by {cnn.name}",
+        unit="image",
+        disable=None,
+        delay=2,
+        leave=False,
+    ) as bar:
+        for start in range(0, len(files), batch):
+            pixels = torch.stack(
+                [read_image(file, cnn.size) for file in files[start : start + batch]]
+            )
+            outputs = network((pixels.to(device).float() / 255 - mean) / std)
+            found.append(outputs.flatten(1).float().cpu())
+            bar.update(len(pixels))
+    network.cpu()
+    return torch.cat(found)
+
+
+def cached_features(cnn: Cnn, files: Sequence[Path]) -> Tensor:
+    """`extract`, once for the same images and network: kept as safetensors below `cache_folder`."""
+    key = hashlib.sha256(f"{images_sha256(files)} {cnn.digest()}".encode()).hexdigest()[:32]
+    file = cache_folder() / f"features-{cnn.name}-{key}.safetensors"
+    with FileLock(file.with_suffix(".lock")):
+        if not file.exists():
+            tensors = {"features": extract(cnn, files)}
+            write_whole(file, lambda partial: save_file(tensors, partial))
+    return load_file(file)["features"]
+
+
+def images_sha256(files: Sequence[Path]) -> str:
+    """A hash over the images' contents in order; read again only if a name, a size or a time of
+    change differs."""
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    known = cache_folder() / f"images-{hashlib.sha256(repr(stats).encode()).hexdigest()[:32]}.txt"
+    if not known.exists():
+        digest = hashlib.sha256()
+        for file in tqdm(files, "hashing images", unit="image", disable=None, delay=2, leave=False):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        write_text(known, digest.hexdigest())
+    return known.read_text("utf-8")
+
+
+def cache_folder() -> Path:
+    """Where features lie: ``captions`` beside the packaged data sets."""
+    folder = datasets.cache() / "captions"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def read_features(file: Path, images: int) -> Tensor:
+    """Features (N, F) of a file: Karpathy's ``vgg_feats.mat`` (feats, F x N) or a safetensors file
+    (features, N x F).
+
+    Raises:
+        ValueError: no such matrix, or not one column an image.
+    """
+    try:
+        if file.suffix == ".mat":
+            features = torch.from_numpy(scipy.io.loadmat(file)["feats"]).float().T.contiguous()
+        else:
+            with safe_open(file, framework="pt") as opened:
+                features = opened.get_tensor("features").float()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # scipy and safetensors raise many kinds
+        raise ValueError(
+            f"{file} is no feature file ({error}); a .mat needs feats, a .safetensors features"
+        ) from error
+    if features.ndim != 2 or len(features) < images:
+        raise ValueError(
+            f"{file} holds features {tuple(features.shape)}, but the captions are of {images} "
+            "images"
+        )
+    if bad := int((~features.isfinite()).any(1).sum()):
+        raise ValueError(f"{file}: the features of {bad} images are not finite")
+    return features
+
+
+def _load_weights(network: nn.Module, name: str, file: Path) -> None:
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"CNN weights {str(file)!r}: no such file; 'pretrained' lets torchvision fetch its own"
+        )
+    state = load_file(file) if file.suffix == ".safetensors" else read(file)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{file} does not hold the weights of torchvision's {name}: {error}"
+        ) from error

@@ -1,0 +1,261 @@
+"""Images for training: any packaged, torchvision or folder data set as whole tensors, and seeded
+batches of them."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as T
+
+from redense import datasets
+from redense.recipes.images import readers
+from redense.recipes.images.readers import Split
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set by its three splits; ``test`` may be empty; ``mean`` and ``std`` of train's pixels
+    in [0, 1]."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    valid: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """Planes of an image."""
+        return self.train.images.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return self.train.images.shape[3]
+
+    @property
+    def resize(self) -> int:
+        """The shorter side before the centre crop."""
+        return self.size
+
+    def fingerprint(self) -> dict[str, object]:
+        """Name, sizes and a sha256 over every pixel and label, for the record."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.valid, self.test):
+            digest.update(split.images.numpy().tobytes())
+            digest.update(split.labels.numpy().tobytes())
+        sizes = {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
+        return {
+            "name": self.name,
+            "sizes": sizes,
+            "classes": len(self.classes),
+            "sha256": digest.hexdigest(),
+        }
+
+
+@lru_cache(maxsize=1)  # a study's worker runs many jobs on the same data
+def load(
+    name: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    root: Path | None = None,
+    most: int | None = None,
+) -> ImageData:
+    """Read a data set whole into memory.
+
+    Args:
+        name: a packaged set (``fashion-mnist``), a torchvision class on disk under ``root``
+            (``CIFAR10``), a folder with ``train/`` and ``val/`` (and perhaps ``test/``) of one
+            folder a class, or a CSV list with the columns ``path``, ``label`` and ``split`` (train,
+            val or test).
+        size: height and width; shorter side resized, centre cropped. Default: as stored, 64 for
+            folders and lists. most: training images to keep, of a shuffle that is the same for
+            every run. channels: 1 or 3; default as stored, 3 for folders and lists.
+
+    The last tenth of a seeded shuffle of train (at most 5,000) becomes the validation split where
+    none is given.
+
+    Raises:
+        ValueError, FileNotFoundError: a missing folder, a damaged image, a label outside the
+            classes: each by name.
+    """
+    path = Path(name)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        splits, classes = readers.read_list(path, size or 64)
+    elif path.is_dir():
+        splits, classes = readers.read_folder(path, size or 64)
+    elif name in datasets.names():
+        splits, classes = readers.read_packaged(name)
+    elif named := readers.torchvision_class(name):
+        splits, classes = readers.read_torchvision(named, root or datasets.cache())
+    elif "/" in name or path.suffix:
+        raise FileNotFoundError(
+            f"data {name!r}: no such folder; it needs train/ and val/ with one folder a class"
+        )
+    else:
+        near = difflib.get_close_matches(
+            name, [*datasets.names(), "CIFAR10", "CIFAR100"], n=2, cutoff=0.4
+        )
+        raise ValueError(
+            f"no data set is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
+            f"it takes {', '.join(datasets.names())}, a torchvision class such as CIFAR10, a "
+            "folder with train/ and "
+            f"val/, or a .csv list"
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            f"{name} has one class only, {', '.join(classes)}; a classifier needs two or more"
+        )
+    for kind, split in splits.items():
+        _check_labels(f"{name} {kind}", split, len(classes))
+    train, valid = splits["train"], splits.get("valid")
+    if valid is None:
+        train, valid = _hold_out(train)
+    if most is not None:
+        train = _pick(train, _order(len(train))[:most])
+    test = splits.get("test", Split(train.images[:0], train.labels[:0]))
+    train, valid, test = (_reshape(split, size, channels) for split in (train, valid, test))
+    sample = train.images[:: max(len(train) // 10_000, 1)].float().div_(255)
+    std, mean = torch.std_mean(sample, dim=(0, 2, 3))
+    return ImageData(
+        path.name, classes, train, valid, test, tuple(mean.tolist()), tuple((std + 1e-6).tolist())
+    )
+
+
+class Batches:
+    """Normalised, augmented batches of a split: the same for the same seed and epoch, on however
+    many ranks.
+
+    Iterating gives (images (B, C, H, W) float32, labels (B,)); ``set_epoch`` comes before each
+    epoch.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        split: Split,
+        batch: int,
+        *,
+        seed: int | None = None,
+        augment: str = "none",
+        rank: int = 0,
+        ranks: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        self._mean = torch.tensor(data.mean).view(-1, 1, 1)
+        self._scale = 1 / torch.tensor(data.std).view(-1, 1, 1)
+        self._split, self._seed, self._augment, self._rank, self._ranks = (
+            split,
+            seed,
+            augment,
+            rank,
+            ranks,
+        )
+        self._batch, self._accumulate = max(batch // ranks, 1), accumulate
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        if self._seed is None:
+            return math.ceil(
+                len(self._split) / (self._batch * self._ranks)
+            )  # on every rank, though its last be empty
+        whole = len(self._split) // (self._batch * self._ranks)
+        return max(whole - whole % self._accumulate, 1)  # whole optimizer steps only
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._seed is None:
+            order = torch.arange(self._rank, len(self._split), self._ranks)
+            generator = None
+        else:
+            order = shuffled(len(self._split), self._seed, self._epoch)[self._rank :: self._ranks]
+            generator = torch.Generator().manual_seed(
+                (self._seed * 1_000_003 + self._epoch) * 4099 + self._rank
+            )
+        for number in range(len(self)):
+            chosen = order[number * self._batch : (number + 1) * self._batch]
+            images = self._split.images[chosen]
+            if generator is not None:
+                images = _AUGMENTATIONS[self._augment](images, generator)
+            pixels = images.float().div_(255).sub_(self._mean).mul_(self._scale)
+            yield pixels.contiguous(memory_format=torch.channels_last), self._split.labels[chosen]
+
+
+def shuffled(length: int, seed: int, epoch: int) -> Tensor:
+    """The epoch's order of ``length`` images, the same on every rank."""
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def _flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirrored or not, and shifted by up to an eighth of the side on zeros (He et al. 2015: 4 of 32
+    pixels)."""
+    n, _, height, width = images.shape
+    pad = max(height // 8, 1)
+    padded = F.pad(_flip(images, generator), (pad, pad, pad, pad))
+    down, right = torch.randint(2 * pad + 1, (2, n, 1), generator=generator)
+    rows = (torch.arange(height) + down).unsqueeze(2)  # (B, H, 1)
+    columns = (torch.arange(width) + right).unsqueeze(1)  # (B, 1, W)
+    return padded[torch.arange(n).view(-1, 1, 1), :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+_AUGMENTATIONS = {"none": lambda images, generator: images, "flip": _flip, "flip-crop": _flip_crop}
+AUGMENTATIONS = tuple(_AUGMENTATIONS)
+
+
+def _check_labels(title: str, split: Split, classes: int) -> None:
+    if not len(split):
+        raise ValueError(f"{title} is empty")
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{title}: label {low if low < 0 else high} lies outside the {classes} classes (0 to "
+            f"{classes - 1})"
+        )
+
+
+def _hold_out(train: Split) -> tuple[Split, Split]:
+    """Split a tenth, at most 5,000, off a shuffle that is the same for every run."""
+    kept = len(train) - max(min(len(train) // 10, 5000), 1)
+    order = _order(len(train))
+    return _pick(train, order[:kept]), _pick(train, order[kept:])
+
+
+def _order(length: int) -> Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(0))
+
+
+def _pick(split: Split, chosen: Tensor) -> Split:
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def _reshape(split: Split, size: int | None, channels: int | None) -> Split:
+    images = split.images
+    if channels is not None and channels != images.shape[1]:
+        images = (
+            images.expand(-1, 3, -1, -1).contiguous()
+            if channels == 3
+            else T.rgb_to_grayscale(images)
+        )
+    if size is not None and len(images) and images.shape[2:] != (size, size):
+        images = T.center_crop(T.resize(images, [size], antialias=True), [size, size])
+    return Split(images, split.labels)

@@ -1,0 +1,164 @@
+"""Networks for the image recipe: a small default, CIFAR ResNets, and every torchvision classifier
+by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torchvision import models as zoo
+
+
+class SmallNet(nn.Module):
+    """Three convolutions with batch-norm and two linear layers: 225 k weights at 28 px, 92 % on
+    Fashion-MNIST.
+
+    Maps images (B, C, H, W), H and W at least 4, to logits (B, classes).
+    """
+
+    def __init__(self, classes: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *_conv(channels, 16), nn.MaxPool2d(2), *_conv(16, 32), nn.MaxPool2d(2), *_conv(32, 64)
+        )
+        self.hidden = nn.Linear(64 * (size // 4) ** 2, 64, bias=False)
+        self.norm = nn.BatchNorm1d(
+            64
+        )  # without it the whole layer dies at a rate of 0.1 with some seeds
+        self.classifier = nn.Linear(64, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, classes)."""
+        return self.classifier(F.relu(self.norm(self.hidden(self.features(images).flatten(1)))))
+
+
+class CifarResNet(nn.Module):
+    """The 6n + 2 layer residual network for small images of He et al. 2015 (arXiv 1512.03385),
+    section 4.2.
+
+    Three stages of n blocks with 16, 32 and 64 filters; shortcuts without weights (option A). Maps
+    (B, C, H, W) to logits (B, classes). ResNet-20 is n = 3 (0.27 M weights), ResNet-56 is n = 9
+    (0.85 M).
+    """
+
+    def __init__(self, depth: int, classes: int, channels: int = 3) -> None:
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(
+                f"a CIFAR ResNet has 6n + 2 layers, got depth {depth}; 20 and 56 are usual"
+            )
+        widths = [16] + [width for width in (16, 32, 64) for _ in range((depth - 2) // 6)]
+        self.stem = nn.Sequential(*_conv(channels, 16))
+        self.blocks = nn.Sequential(*(_Block(i, o) for i, o in pairwise(widths)))
+        self.classifier = nn.Linear(64, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, classes)."""
+        return self.classifier(self.blocks(self.stem(images)).mean((2, 3)))
+
+
+class _Block(nn.Module):
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.stride = width_out // width_in
+        self.grown = width_out - width_in
+        self.first = nn.Sequential(*_conv(width_in, width_out, self.stride))
+        self.second = nn.Sequential(*_conv(width_out, width_out)[:2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = F.pad(
+            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.grown // 2, self.grown // 2)
+        )
+        return F.relu(self.second(self.first(x)) + shortcut)
+
+
+def _conv(width_in: int, width_out: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(width_in, width_out, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(width_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+_OURS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "small": lambda classes, channels, size: SmallNet(classes, channels, size),
+    "cifar-resnet20": lambda classes, channels, size: CifarResNet(20, classes, channels),
+    "cifar-resnet56": lambda classes, channels, size: CifarResNet(56, classes, channels),
+}
+SMALL = tuple(_OURS)
+"""Those that take images of any number of channels."""
+
+
+def names() -> list[str]:
+    """Every model name that `build` knows."""
+    return [*_OURS, *zoo.list_models(zoo)]
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError with near names if no model is called ``name``."""
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
+        raise ValueError(f"no model is called {name!r}; near names: {', '.join(near or _OURS)}")
+
+
+def build(name: str, classes: int, channels: int, size: int) -> nn.Module:
+    """An untrained classifier (B, channels, size, size) -> (B, classes); torchvision's take three
+    channels.
+
+    Raises:
+        ValueError: no such model, or one that does not take images of this size.
+    """
+    check_name(name)
+    if name in _OURS:
+        return _OURS[name](classes, channels, size)
+    if channels != 3:
+        raise ValueError(f"torchvision's {name} takes 3 channels, got images with {channels}")
+    settings: dict[str, object] = {"num_classes": classes}
+    if "init_weights" in inspect.signature(zoo.get_model_builder(name)).parameters or name in (
+        "googlenet",
+        "inception_v3",
+    ):
+        settings["init_weights"] = True
+    if name.startswith("vit_"):
+        settings["image_size"] = size
+    if name.startswith("maxvit"):
+        settings["input_size"] = (size, size)
+    try:
+        model = zoo.get_model(name, weights=None, **settings)
+        _try_on_meta(model, size)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{name} takes no images of {size} px ({reason}); most of torchvision's take --size "
+            "224, Inception 299"
+        ) from error
+    return model
+
+
+def _try_on_meta(model: nn.Module, size: int) -> None:
+    """Run it where nothing is computed, so that a network too deep for the images says so before
+    training."""
+    meta = {
+        key: tensor.to("meta")
+        for key, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+    functional_call(model, meta, (torch.empty(2, 3, size, size, device="meta"),))
+
+
+def logits_and_auxiliary(
+    outputs: Tensor | tuple[Tensor | None, ...],
+) -> tuple[Tensor, list[Tensor]]:
+    """The main logits and those of auxiliary heads, which GoogLeNet and Inception return while
+    training."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs, []
+    return outputs[0], [head for head in outputs[1:] if head is not None]

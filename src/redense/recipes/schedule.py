@@ -1,0 +1,83 @@
+"""The phases as a recipe's flags give them."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from redense.plan import Plan, dsd
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Dense, sparse, re-dense.
+
+    Args:
+        dense: epochs of the first dense phase; 0 starts from a trained model.
+        sparse: epochs with the smallest weights held at zero.
+        redense: epochs with all weights free again.
+        sparsity: share of each prunable tensor that is held, 0 <= sparsity < 1; with several passes
+            also a list. passes: how often sparse and re-dense follow each other.
+        sparse_lr: the sparse phase's starting rate as a factor of lr.
+        redense_lr: the re-dense phase's starting rate as a factor of lr.
+        decay: course of the rate inside each phase: constant, linear, cosine or step (divided by 10
+            after each third). mask: what is held: magnitude (the smallest, the paper's), random
+            (the control) or global (smallest of all). plan: a TOML or YAML file with a list of
+            phases (name, length, sparsity, lr, decay, mask) instead of the above.
+    """
+
+    dense: int = 4
+    sparse: int = 2
+    redense: int = 2
+    sparsity: float | list[float] = 0.3
+    passes: int = 1
+    sparse_lr: float | list[float] = 0.1
+    redense_lr: float | list[float] = 0.1
+    decay: str = "cosine"
+    mask: str = "magnitude"
+    plan: Path | None = None
+
+    def to_plan(self) -> Plan:
+        """The plan that these flags describe."""
+        if self.plan is not None:
+            return read_plan(self.plan)
+        return dsd(
+            self.dense,
+            self.sparse,
+            self.redense,
+            self.sparsity,
+            passes=self.passes,
+            sparse_lr=self.sparse_lr,
+            redense_lr=self.redense_lr,
+            decay=self.decay,
+            mask=self.mask,
+        )
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from a TOML (``[[phases]]``) or YAML (``phases:``) file.
+
+    Raises:
+        FileNotFoundError, ValueError: with the file's name and what is wrong in it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"plan {str(path)!r}: no such file")
+    try:
+        text = path.read_text("utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not valid {'TOML' if path.suffix == '.toml' else 'YAML'}: {error}"
+        ) from error
+    records = content.get("phases") if isinstance(content, dict) else None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(
+            f"{path} needs a list called phases, each with at least a name and a length"
+        )
+    try:
+        return Plan.from_records(records)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from error

@@ -1,0 +1,227 @@
+"""Speech for training: any source as checked utterances with features, the bad ones named and
+counted."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from redense import datasets
+from redense.recipes.speech import alphabet as letters
+from redense.recipes.speech import digits, readers
+from redense.recipes.speech.readers import SPLITS, Splits, Utterance
+from redense.recipes.speech.store import Sounds, open_sounds
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Split:
+    """Checked utterances, their features and their texts as symbols; texts are normalised."""
+
+    utterances: tuple[Utterance, ...]
+    sounds: Sounds
+    symbols: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+
+@dataclass(frozen=True)
+class SpeechData:
+    """A data set by its three splits; ``test`` may be empty; ``mean`` and ``std`` (bins,) of
+    train's frames."""
+
+    name: str
+    alphabet: str
+    train: Split
+    valid: Split
+    test: Split
+    mean: Tensor
+    std: Tensor
+    bad: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bins(self) -> int:
+        """Numbers a frame."""
+        return len(self.mean)
+
+    def fingerprint(self) -> dict[str, object]:
+        """Name, sizes, what was left out, and a sha256 over every recording's content and text, for
+        the record."""
+        digest = hashlib.sha256(self.alphabet.encode())
+        for split in (self.train, self.valid, self.test):
+            for utterance, sha256 in zip(split.utterances, split.sounds.sha256, strict=True):
+                digest.update(f"{sha256} {utterance.text}\n".encode())
+        return {
+            "name": self.name,
+            "sizes": {name: len(getattr(self, name)) for name in SPLITS},
+            "hours": {name: round(_seconds(getattr(self, name)) / 3600, 3) for name in SPLITS},
+            "alphabet": self.alphabet,
+            "left_out": self.bad,
+            "sha256": digest.hexdigest(),
+        }
+
+
+@lru_cache(maxsize=1)  # a study's worker runs many jobs on the same data
+def load(
+    name: str,
+    *,
+    alphabet: str | None = None,
+    stride: int = 1,
+    speeds: tuple[float, ...] = (1.0,),
+    longest: float = 20.0,
+    on_bad_data: str = "skip",
+    most: int | None = None,
+) -> SpeechData:
+    """Read a data set and its features.
+
+    Args:
+        name: a packaged set, or a path that `readers.read` takes.
+        alphabet: the characters that the network says; default `letters.find_alphabet` of train's
+            texts. stride: every how many frames the network gives a symbol; a text must fit.
+            speeds: at which train's recordings are also played.
+        longest: seconds; a longer recording is bad.
+        on_bad_data: ``skip`` leaves bad utterances out and names them on stderr, ``stop`` raises.
+        most: training utterances to keep, of a shuffle that is the same for every run.
+
+    Raises:
+        ValueError, FileNotFoundError: no such data, a split without a good utterance, bad data that
+            shall stop.
+    """
+    if name == digits.NAME:
+        splits, given = digits.read()
+    else:
+        splits, given = _find(name), {}
+    if most is not None:
+        order = torch.randperm(len(splits["train"]), generator=torch.Generator().manual_seed(0))[
+            :most
+        ].tolist()
+        splits["train"] = [splits["train"][number] for number in order]
+        given = {kind: s.pick(order) if kind == "train" else s for kind, s in given.items()}
+    splits = {
+        kind: [
+            Utterance(u.audio, letters.normalize(u.text), u.duration, u.speaker) for u in utterances
+        ]
+        for kind, utterances in splits.items()
+    }
+    if alphabet is None:
+        alphabet = letters.find_alphabet([u.text for u in splits["train"]])
+    checked, bad = {}, []
+    for kind, utterances in splits.items():
+        sounds = given.get(kind) or open_sounds(
+            utterances, speeds if kind == "train" else (1.0,), longest, f"{Path(name).name} {kind}"
+        )
+        reasons = [_reason(u, sounds, n, alphabet, stride) for n, u in enumerate(utterances)]
+        bad += [
+            (kind, u.audio, reason) for u, reason in zip(utterances, reasons, strict=True) if reason
+        ]
+        good = [n for n, reason in enumerate(reasons) if reason is None]
+        kept = tuple(utterances[n] for n in good)
+        checked[kind] = Split(
+            kept, sounds.pick(good), tuple(tuple(letters.encode(u.text, alphabet)) for u in kept)
+        )
+    _report(name, bad, sum(map(len, splits.values())), on_bad_data)
+    if empty := [kind for kind in ("train", "valid") if not len(checked[kind])]:
+        raise ValueError(
+            f"data {name!r}: no good utterance is left in {empty[0]}, of {len(splits[empty[0]])}"
+        )
+    counts = Counter(reason.partition(":")[0] for _, _, reason in bad)
+    return SpeechData(
+        Path(name).name,
+        alphabet,
+        **checked,
+        **_statistics(checked["train"].sounds),
+        bad=dict(counts),
+    )
+
+
+def _find(name: str) -> Splits:
+    path = Path(name)
+    if path.exists() or path.suffix in (".json", ".jsonl") or "/" in name:
+        splits = readers.read(path)
+    elif name in datasets.names():
+        folder = datasets.prepare(name)
+        card = json.loads((folder / "card.json").read_text("utf-8"))
+        if card["task"] != "speech":
+            raise ValueError(f"data set {name!r} is for {card['task']}, not for speech")
+        splits = readers.read(folder)
+    else:
+        near = difflib.get_close_matches(name, datasets.names(), n=2, cutoff=0.4)
+        raise ValueError(
+            f"no data set is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}it "
+            "takes amazon-queen, "
+            f"fillets-cs, fillets-nl, tuxpaint-fr, spoken-digits, a .jsonl manifest, or a folder "
+            "of manifests, "
+            f"LibriSpeech, WSJ or Common Voice"
+        )
+    if not splits["valid"] and not splits["test"]:
+        splits = readers.split_by_sentence([(utterance, None) for utterance in splits["train"]])
+    return splits
+
+
+def _reason(u: Utterance, sounds: Sounds, number: int, alphabet: str, stride: int) -> str | None:
+    """Why an utterance cannot be used; the part before the colon is what is counted."""
+    if (found := sounds.bad[number]) is not None:
+        return found
+    if not u.text:
+        return "no text: the transcript is empty"
+    if unknown := letters.unknown(u.text, alphabet):
+        return f"symbol outside the alphabet: {unknown!r} in {u.text!r}"
+    possible = math.ceil(int(sounds.lengths[number].min()) / stride)
+    if (needed := letters.needed_frames(letters.encode(u.text, alphabet))) > possible:
+        return (
+            f"too short for its text: {possible} frames for {needed} symbols; a smaller "
+            "--stride gives more"
+        )
+    return None
+
+
+def _report(name: str, bad: list[tuple[str, str, str]], total: int, on_bad_data: str) -> None:
+    if not bad:
+        return
+    if on_bad_data == "stop":
+        kind, audio, reason = bad[0]
+        raise ValueError(
+            f"{len(bad)} of {total} utterances of {name} are bad, the first in {kind}: {audio}: "
+            f"{reason}; "
+            f"--on-bad-data skip names all and goes on without them"
+        )
+    file = datasets.cache() / "features" / f"left-out-{Path(name).name}.txt"
+    lines = [f"{kind}: {audio}: {reason}" for kind, audio, reason in bad]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    for line in lines[:_SHOWN]:
+        print(f"left out of {line}", file=sys.stderr)
+    more = f", {_SHOWN} of them above" if len(bad) > _SHOWN else ""
+    print(
+        f"{len(bad)} of {total} utterances of {name} are left out{more}; all are in {file}",
+        file=sys.stderr,
+    )
+
+
+def _statistics(sounds: Sounds) -> dict[str, Tensor]:
+    """Mean and deviation per bin over at most 1,000 utterances, evenly chosen."""
+    chosen = range(0, len(sounds.sha256), max(len(sounds.sha256) // 1000, 1))
+    rows = np.concatenate([sounds.frames(n) for n in chosen]).astype(np.float64)
+    return {
+        "mean": torch.tensor(rows.mean(0)).float(),
+        "std": torch.tensor(rows.std(0) + 1e-2).float(),
+    }
+
+
+def _seconds(split: Split) -> float:
+    return sum(
+        u.duration or 0.01 * int(split.sounds.lengths[n, 0]) for n, u in enumerate(split.utterances)
+    )

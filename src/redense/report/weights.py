@@ -1,0 +1,189 @@
+"""What a report says about the weights: histograms at five moments, how far released ones grew,
+masks that recur."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redense.report.figures import Figure, note, plain, styles
+from redense.report.records import Group
+from redense.report.tables import Cell, Table, number, percent
+
+
+def overlaps(group: Group) -> Figure | None:
+    """Overlap of two passes' masks, a row a layer: the mean over seeds, and what masks drawn
+    blindly would share."""
+    look, traces, layers = styles(group.labels), [], {}
+    for label in group.labels:
+        passes: dict[tuple[str, str], list[dict[str, float]]] = {}
+        for run in group.of(label):
+            for found in run.record.get("mask_overlap", []):
+                passes.setdefault((found["phase"], found["with"]), []).append(found["layers"])
+        for shape, ((first, second), seeds) in enumerate(passes.items()):
+            names = list(seeds[0])
+            layers |= dict.fromkeys(names)
+            chance = chance_overlap(group.of(label)[0].record["plan"], first, second)
+            text = f"{label}: {first} and {second}"
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": plain(text),
+                    "x": [math.fsum(seed[name] for seed in seeds) / len(seeds) for name in names],
+                    "y": [plain(name) for name in names],
+                    "marker": {"size": 10, "color": look[label][0], "symbol": shape},
+                    "hovertemplate": f"%{{y}}: %{{x:.1%}}<br>{plain(text)}, {len(seeds)} seeds"
+                    f"<br>by chance {100 * chance:.0f} %<extra></extra>",
+                    "chance": chance,
+                }
+            )
+    if not traces:
+        return None
+    return {
+        "data": [
+            {key: value for key, value in trace.items() if key != "chance"} for trace in traces
+        ],
+        "layout": {
+            "height": 110 + max(18, 30 - len(layers) // 3) * len(layers),
+            "margin": {"t": 34, "b": 48},
+            "showlegend": len(traces) > 1,
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+            "xaxis": {
+                "range": [-0.02, 1.04],
+                "tickformat": ".0%",
+                "title": {"text": "held in both, of held in either"},
+            },
+            "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
+            "shapes": [
+                {
+                    "type": "line",
+                    "x0": chance,
+                    "x1": chance,
+                    "y0": 0,
+                    "y1": 1,
+                    "yref": "paper",
+                    "line": {"color": "var(--muted)", "dash": "dot"},
+                }
+                for chance in sorted({trace["chance"] for trace in traces})
+            ],
+            "annotations": [note("chance", x=traces[0]["chance"], xanchor="center")]
+            if len(traces) == 1
+            else [],
+        },
+    }
+
+
+def chance_overlap(plan: Sequence[Mapping[str, Any]], first: str, second: str) -> float:
+    """Intersection over union of two masks that know nothing of each other, from their
+    sparsities."""
+    s, t = (
+        next(phase["sparsity"] for phase in plan if phase["name"] == name)
+        for name in (first, second)
+    )
+    return float(s * t / (s + t - s * t))
+
+
+def overlap_table(group: Group) -> Table:
+    """The same numbers, a row a layer and pair of passes."""
+    rows = []
+    for label in group.labels:
+        seeds = [run.record.get("mask_overlap", []) for run in group.of(label)]
+        for pair in zip(*(found for found in seeds if found), strict=False):
+            first, second = pair[0]["phase"], pair[0]["with"]
+            chance = chance_overlap(group.of(label)[0].record["plan"], first, second)
+            for layer in pair[0]["layers"]:
+                shares = [found["layers"][layer] for found in pair]
+                rows.append(
+                    [
+                        Cell(label),
+                        Cell(f"{first}, {second}"),
+                        Cell(layer),
+                        percent(math.fsum(shares) / len(shares)),
+                        Cell(f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %"),
+                        percent(chance),
+                    ]
+                )
+    return Table(
+        "Overlap of masks by layer",
+        ("method", "phases", "layer", "overlap", "over seeds", "by chance"),
+        rows,
+    )
+
+
+def released_table(group: Group) -> Table | None:
+    """How far the weights that a sparse phase held have grown by the end of the next phase, mean
+    over seeds."""
+    rows = []
+    for label in group.labels:
+        seeds = [run.record.get("released", []) for run in group.of(label)]
+        for grown in zip(*(found for found in seeds if found), strict=False):
+            mean = {
+                key: math.fsum(one[key] for one in grown) / len(grown)
+                for key in grown[0]
+                if key not in _NAMES
+            }
+            ratios = [
+                one["mean_released"] / one["mean_survivors"]
+                for one in grown
+                if one["mean_survivors"]
+            ]
+            rows.append(
+                [
+                    Cell(label),
+                    Cell(f"{grown[0]['phase']} → {grown[0]['until']}"),
+                    Cell(f"{mean['released']:,.0f}", mean["released"]),
+                    percent(mean["moved"]),
+                    number(mean["mean_released"], "#.3g"),
+                    number(mean["mean_survivors"], "#.3g"),
+                    percent(math.fsum(ratios) / len(ratios), bar=True) if ratios else Cell("n/a"),
+                ]
+            )
+    if not rows:
+        return None
+    titles = (
+        "method",
+        "held → released",
+        "weights",
+        "off zero",
+        "their mean |w|",
+        "survivors’",
+        "ratio",
+    )
+    return Table("Growth of released weights, mean over seeds", titles, rows)
+
+
+def histograms(group: Group) -> dict[str, Any]:
+    """histograms.json of each method's first seed that has one, by ``method, seed N``."""
+    found = {}
+    for label in group.labels:
+        for run in group.of(label):
+            file = run.folder / "histograms.json"
+            if file.is_file() and (layers := json.loads(file.read_text("utf-8"))):
+                found[f"{label}, seed {run.seed}"] = layers
+                break
+    return found
+
+
+def histogram_table(name: str, layers: Mapping[str, Any]) -> Table:
+    """Share of each layer's weights in the bin around zero, at each moment."""
+    moments = list(next(iter(layers.values()))["moments"])
+    rows = []
+    for layer, found in layers.items():
+        shares = [
+            found["moments"][moment][len(found["moments"][moment]) // 2] / found["weights"]
+            for moment in moments
+        ]
+        rows.append(
+            [Cell(layer), Cell(f"{found['weights']:,}", found["weights"]), *map(percent, shares)]
+        )
+    return Table(
+        f"{name}: share of each layer's weights in the bin around zero",
+        ("layer", "weights", *moments),
+        rows,
+    )
+
+
+_NAMES = ("phase", "until")

@@ -1,0 +1,2 @@
+"""One run of anything: its folder, checkpoints, record and pictures, and the loop that trains
+it."""

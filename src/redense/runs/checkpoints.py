@@ -1,0 +1,107 @@
+"""Checkpoints that are whole or not there: written beside, synced and renamed; checked before they
+are read."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from safetensors import SafetensorError
+
+_DIRECTORY = 0x10  # of a zip entry's MS-DOS attributes
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint file is cut off or its bytes have changed."""
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` on a neighbour of ``path`` and rename that into place once it is on the disk.
+
+    Whatever happens meanwhile, ``path`` holds either its old content or all of the new one.
+
+    Raises:
+        OSError: the disk is full or the folder may not be written; earlier files are as they were.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            getattr(error, "errno", None),
+            f"could not write {path} ({reason}); earlier files are whole, free some space",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_whole(path, lambda partial: partial.write_text(text, "utf-8"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU, after each of its entries has matched its checksum.
+
+    Raises:
+        DamagedCheckpointError: names the file and what is wrong with it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:
+                raise DamagedCheckpointError(
+                    f"{path} is damaged: {broken} does not match its checksum"
+                )
+            for entry in (
+                archive.infolist()
+            ):  # no checksum covers this bit, and torch leaves a directory's values unset
+                if entry.external_attr & _DIRECTORY:
+                    raise DamagedCheckpointError(
+                        f"{path} is damaged: {entry.filename} is marked as a directory"
+                    )
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (DamagedCheckpointError, FileNotFoundError, MemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # a byte that changed in the archive's directory surfaces as almost anything
+        raise DamagedCheckpointError(f"{path} is damaged: {error}") from error
+    return content
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written whole and checked when read."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write beside, sync, rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, lambda partial: _save(checkpoint, partial))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Check every byte, then load weights only."""
+        return read(Path(path))
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:  # torch's zip writer hides a full disk behind "unexpected pos"
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        raise reason or error from None

@@ -1,0 +1,137 @@
+"""The run folder: what lies where, and which checkpoint a run goes on from.
+
+config.json       what was asked for: recipe, method, seed, options, plan
+plan.txt          the plan as a table
+metrics.csv       one row an epoch; tensorboard/ the same for TensorBoard
+checkpoints/      epoch-0003.ckpt (the last two) and one for each finished phase, dense.ckpt
+model.safetensors the final network under the architecture's ordinary keys
+record.json       the result, written last; curves.png, histograms.png; histograms.json for the
+report
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from redense.runs.checkpoints import DamagedCheckpointError, read, write_text, write_whole
+
+
+class RunFolder:
+    """Paths of one run; ``create`` makes a new folder, ``RunFolder(path)`` opens one.
+
+    Raises:
+        FileNotFoundError: there is no run at ``path``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{self.path} is no run folder: it has no config.json; redense train makes one"
+            )
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any], plan: str) -> RunFolder:
+        """Make ``path`` a run folder; one that already holds a run is refused."""
+        if (path / "config.json").exists():
+            raise ValueError(
+                f"{path} already holds a run; resume it with --resume {path} or choose another "
+                "--out"
+            )
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_text(path / "plan.txt", plan + "\n")
+            write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot write a run folder at {path}: {error.strerror}; choose another --out",
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def wait_for(cls, path: Path, seconds: float = 600) -> RunFolder:
+        """Open the run folder that another process of this run is about to make."""
+        deadline = time.monotonic() + seconds
+        while not (path / "config.json").exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"no run folder at {path} after {seconds:.0f} s; do all processes see the same "
+                    "--out?"
+                )
+            time.sleep(0.1)
+        return cls(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `create` stored."""
+        file = self.path / "config.json"
+        try:
+            found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error}); start the run anew") from error
+        return found
+
+    @property
+    def record(self) -> Path:
+        """The result's file, there once the run is done."""
+        return self.path / "record.json"
+
+    @property
+    def model(self) -> Path:
+        """The final network's weights under the architecture's ordinary keys."""
+        return self.path / "model.safetensors"
+
+    def epoch_file(self, epoch: int) -> Path:
+        """The checkpoint after ``epoch`` epochs."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.ckpt"
+
+    def phase_file(self, phase: str) -> Path:
+        """The checkpoint at the end of a phase."""
+        return self.path / "checkpoints" / f"{re.sub(r'[^A-Za-z0-9]+', '-', phase)}.ckpt"
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The last epoch's checkpoint that is whole, and its content; a damaged one is named and
+        passed over.
+
+        Raises:
+            DamagedCheckpointError: there are checkpoints, and all are damaged.
+        """
+        files = sorted((self.path / "checkpoints").glob("epoch-*.ckpt"), reverse=True)
+        for file in files:
+            try:
+                return file, read(file)
+            except DamagedCheckpointError as error:
+                print(f"{error}; trying the one before it", file=sys.stderr)
+        if files:
+            raise DamagedCheckpointError(
+                f"no checkpoint in {self.path / 'checkpoints'} is whole; start the run anew"
+            )
+        return None
+
+    def keep_last(self, many: int) -> None:
+        """Remove the epochs' checkpoints but the last ``many``, and what a killed process left
+        half-written."""
+        folder = self.path / "checkpoints"
+        for file in (*sorted(folder.glob("epoch-*.ckpt"))[:-many], *folder.glob(".*.ckpt.*.part")):
+            file.unlink()
+
+    def mark_phase(self, epoch: int, phase: str) -> None:
+        """Keep the checkpoint after ``epoch`` epochs as the phase's, without a second copy on
+        disk."""
+        source = self.epoch_file(epoch)
+        write_whole(self.phase_file(phase), lambda partial: os.link(source, partial))
+
+
+def next_folder(recipe: str, root: Path = Path("runs")) -> Path:
+    """runs/images-1, -2, ...: the first number that is free."""
+    number = 1
+    while (root / f"{recipe}-{number}").exists():
+        number += 1
+    return root / f"{recipe}-{number}"

@@ -1,0 +1,131 @@
+"""What a person sees while a run trains, and the table at its end."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from redense.plan import Plan
+
+
+class Progress(Callback):
+    """One bar over the whole plan: phase, loss, score, time left; without a terminal, one line an
+    epoch."""
+
+    def __init__(self, plan: Plan, history: Any) -> None:
+        self._plan, self._history = plan, history
+        self._bar: Any = None
+        self._score = ""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and sys.stderr.isatty():
+            each = int(trainer.num_training_batches)
+            self._bar = tqdm(
+                total=each * len(self._plan),
+                initial=each * trainer.current_epoch,
+                unit="step",
+                leave=False,
+            )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.set_description(
+                f"{self._plan.at(trainer.current_epoch).name} "
+                f"{trainer.current_epoch + 1}/{len(self._plan)}"
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update()
+            if batch_idx % 20 == 0:
+                self._bar.set_postfix_str(f"loss {float(outputs['loss']):.3f}{self._score}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        row = self._history.rows[-1]
+        name = pl_module.metric
+        self._score = f", valid {name} {row[f'valid_{name}']:.2f}"
+        if self._bar is None and trainer.is_global_zero:
+            print(
+                f"epoch {row['epoch']}/{len(self._plan)} {row['phase']}: loss "
+                f"{row['train_loss']:.4f}, "
+                f"valid loss {row['valid_loss']:.4f}, {name} {row[f'valid_{name}']:.2f}, "
+                f"sparsity {row['sparsity']:.3f}, {row['seconds']:.0f} s",
+                flush=True,
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def print_result(record: dict[str, Any], console: Console | None = None) -> None:
+    """The run as a table, a row a phase, then the released weights and the test scores."""
+    console = console or Console(width=max(Console().width, 110), soft_wrap=True)
+    metric = record["metric"]["name"]
+    scores = [name for name in record["phases"][0]["valid"] if name != "loss"]
+    table = Table(
+        "phase",
+        box=SIMPLE,
+        title=f"{record['recipe']}, {record['data']['name']}, seed {record['seed']}",
+    )
+    for title in (
+        "epochs",
+        "rate",
+        "sparsity",
+        "measured",
+        "train loss",
+        "valid loss",
+        *(f"valid {s}" for s in scores),
+    ):
+        table.add_column(title, justify="right")
+    for phase in record["phases"]:
+        table.add_row(
+            phase["name"],
+            str(phase["epochs"]),
+            f"{phase['lr']:.3g}",
+            f"{100 * phase['sparsity']:.0f} %",
+            f"{100 * phase['sparsity_measured']:.2f} %",
+            f"{phase['train_loss']:.4f}",
+            f"{phase['valid']['loss']:.4f}",
+            *(f"{phase['valid'][score]:.2f}" for score in scores),
+        )
+    console.print(table)
+    for grown in record["released"]:
+        share = grown["mean_released"] / grown["mean_survivors"]
+        console.print(
+            f"{grown['released']:,} weights released after {grown['phase']}: "
+            f"{100 * grown['moved']:.1f} % have left "
+            f"zero, mean |w| {grown['mean_released']:.3g}, {100 * share:.1f} % of the survivors' "
+            f"{grown['mean_survivors']:.3g}"
+        )
+    if record["test"]:
+        scores_text = ", ".join(
+            f"{name} {value:.2f}" for name, value in record["test"].items() if name != "loss"
+        )
+        console.print(
+            f"test, read once at the end: {scores_text} (loss {record['test']['loss']:.4f})"
+        )
+    first, last = record["phases"][0], record["phases"][-1]
+    difference = last["valid"][metric] - first["valid"][metric]
+    console.print(
+        f"valid {metric} {difference:+.2f} {record['metric']['unit']} since the first phase, at "
+        "more training; "
+        f"whether the sparse phase is the reason, `redense study {record['recipe']}` tells"
+    )

@@ -1,0 +1,77 @@
+"""FSDP2 under Lightning: each rank keeps a shard of every tensor; whole ones exist while they are
+computed with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from redense.tensors.selection import shard_of
+
+_UNIT = 1 << 20  # weights that are worth a message of their own
+
+
+class Sharded(ModelParallelStrategy):
+    """Lightning's FSDP2 over all ranks, with checkpoints of whole tensors in one file, as any
+    number of ranks reads."""
+
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        """Shard over every rank, not over machines only."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def on_validation_start(self) -> None:
+        """Batch-norm's running statistics are rank 0's, as DDP has it: all validate the network
+        that is saved."""
+        for buffer in self.lightning_module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def shard(network: nn.Module, mesh: Any) -> None:
+    """Spread the parameters over ``mesh``: large elements of lists and sequences each by itself,
+    then the rest.
+
+    A second call changes nothing; Lightning makes one for each of its loops.
+    """
+    if isinstance(network, FSDPModule):
+        return
+    network.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other
+    lists = [
+        module for module in network.modules() if isinstance(module, nn.Sequential | nn.ModuleList)
+    ]
+    for module in (element for several in reversed(lists) for element in several):
+        own = [weight for weight in module.parameters() if not hasattr(weight, "device_mesh")]
+        if sum(weight.numel() for weight in own) >= _UNIT:
+            fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    fully_shard(
+        network, mesh=mesh, reshard_after_forward=True
+    )  # the optimizer's tensors are the shards
+
+
+def whole_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict with whole, contiguous tensors; of a sharded network every rank must ask and
+    rank 0 gets it."""
+    if isinstance(network, FSDPModule):
+        return get_model_state_dict(
+            network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
+    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+
+
+@torch.no_grad()
+def count_zeros(weight: Tensor) -> int:
+    """How many elements are exactly zero; of a sharded tensor the ranks' counts are added up."""
+    local, group = shard_of(weight)
+    zeros = (local == 0).sum()
+    if group is not None:
+        dist.all_reduce(zeros, group=group)
+    return int(zeros)

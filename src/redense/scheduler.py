@@ -1,0 +1,220 @@
+"""Walk a plan beside any training loop: open a constraint where a phase is sparse, release it where
+the phase ends."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .constraint import Constraint
+from .masks import build_masks, pack, unpack
+from .optimizers import Optimizers, moments, trainers_of, unwrap
+from .plan import Phase, Plan
+from .prunable import Patterns, prunable
+from .tensors.selection import shard_of
+
+
+class PhaseScheduler:
+    """Holds and releases weights as a plan says, one `step` at a time.
+
+    Args:
+        model, optimizer: as for `redense.sparse`; rates stay with the caller (``LambdaLR(optimizer,
+            plan.lr_factor)``). plan: its unit, epochs or optimizer steps, is whatever the caller
+            counts with `step`. include, exclude: passed to `redense.prunable`.
+
+    >>> phases = PhaseScheduler(model, optimizer, plan)
+    >>> for epoch in range(len(plan)):
+    ...     train_one_epoch(model, optimizer)
+    ...     phases.step()
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizers,
+        plan: Plan,
+        *,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
+    ) -> None:
+        if not isinstance(plan, Plan):
+            raise TypeError(
+                f"plan must be a redense.Plan, got {type(plan).__name__}; redense.dsd(30, 20, 20) "
+                "makes one"
+            )
+        self.plan = plan
+        self.position = 0
+        """Steps done, 0 to len(plan)."""
+        self.held: Constraint | None = None
+        """What is held now; None in a dense phase and after the plan."""
+        self._model, self._optimizer = model, optimizer
+        self._weights = prunable(model, include, exclude)
+        self._trainers = trainers_of(self._weights, unwrap(optimizer))
+        for phase in plan:
+            build_masks(
+                {}, phase.sparsity, phase.mask
+            )  # a misspelt mask is an error now, not after the dense phase
+        self._overwritten: list[tuple[Tensor, Tensor, Tensor, int]] = []
+        self._witness = next(iter(self._weights.values()))
+        self._born: int | None = None
+        self._enter()
+        self._born = self._witness._version
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that the next training step belongs to; after the plan its last one."""
+        return self.plan.at(min(self.position, len(self.plan) - 1))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole plan has run."""
+        return self.position == len(self.plan)
+
+    def step(self) -> None:
+        """Count one unit of training as done; at a phase's end its weights are released and the
+        next is opened."""
+        if self.finished:
+            raise RuntimeError(
+                f"the plan's {len(self.plan)} steps are done; make a longer plan or stop calling "
+                "step()"
+            )
+        self.seek(self.position + 1)
+
+    def seek(self, step: int) -> None:
+        """Go to ``step`` of the plan, 0 to len(plan). Inside the present phase nothing is released
+        or chosen anew."""
+        if not isinstance(step, int):
+            raise TypeError(f"step must be a whole number, got {step!r}")
+        if not 0 <= step <= len(self.plan):
+            raise ValueError(
+                f"step must lie in 0 to {len(self.plan)}, the plan's length, got {step}"
+            )
+        self._born = None
+        if step == self.position:
+            return
+        before, finished = self.phase, self.finished
+        self.position = step
+        self._overwritten = []
+        if self.phase is not before or self.finished != finished:
+            self._leave()
+            self._enter()
+
+    def close(self) -> None:
+        """Release what is held. Before the plan's end this warns, and names the phases that never
+        ran."""
+        self._leave()
+        if not self.finished:
+            warnings.warn(self._unfinished(), stacklevel=2)
+        self._born = None
+
+    def detach(self) -> None:
+        """Remove the hooks and nothing else: what a run does that stops here, to go on from its
+        checkpoint."""
+        self._leave(release=False)
+        self._born = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the plan stands and what is held, one bit a weight; safe for
+        ``torch.load(weights_only=True)``.
+
+        The same on any number of ranks. With sharded weights every rank must call it.
+        """
+        masks = (
+            {}
+            if self.held is None
+            else {name: pack(mask) for name, mask in self.held.masks.items()}
+        )
+        return {"position": self.position, "plan": self.plan.to_records(), "masks": masks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken; load the model's and the optimizer's own state as
+        well, in any order.
+
+        Raises:
+            ValueError: the state was saved under another plan or after `close`, or is of another
+                model.
+        """
+        if state["plan"] != self.plan.to_records():
+            saved = Plan.from_records(state["plan"])
+            raise ValueError(
+                f"the state was saved under another plan:\n{saved}\nthis scheduler "
+                f"walks:\n{self.plan}"
+            )
+        packed, position = state["masks"], state["position"]
+        if position < len(self.plan) and self.plan.at(position).sparsity and not packed:
+            raise ValueError(
+                f"the state stands at step {position}, in phase {self.plan.at(position).name!r}, "
+                "but holds no masks; "
+                f"save state_dict() before close()"
+            )
+        for name, bits in packed.items():
+            if name not in self._weights:
+                raise ValueError(
+                    f"the state holds {name!r}, which is no prunable weight of this model; same "
+                    "include?"
+                )
+            if bits.numel() != -(-self._weights[name].numel() // 8):
+                shape = tuple(self._weights[name].shape)
+                raise ValueError(
+                    f"the state's mask of {name!r} does not fit its shape {shape}; same model?"
+                )
+        self._leave(release=False)
+        for tensor, pruned, values, version in self._overwritten:
+            if (
+                tensor._version == version
+            ):  # not loaded since, so it was before this scheduler was built
+                tensor[pruned] = values
+        self._overwritten = []
+        self.position = position
+        if packed:
+            masks = {name: unpack(bits, self._weights[name]) for name, bits in packed.items()}
+            self.held = Constraint(self._model, self._optimizer, masks)
+        self._born = None
+
+    def _enter(self) -> None:
+        if self.phase.sparsity and not self.finished:
+            masks = build_masks(self._weights, self.phase.sparsity, self.phase.mask)
+            values = self._values_under(masks) if self.position == 0 else []
+            self.held = Constraint(self._model, self._optimizer, masks)
+            self._overwritten = [
+                (tensor, pruned, kept, tensor._version) for tensor, pruned, kept in values
+            ]
+
+    def _values_under(self, masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What holding ``masks`` will overwrite, weights and moments: (tensor, where, values)."""
+        found = []
+        for name, mask in masks.items():
+            weight, pruned = self._weights[name], ~shard_of(mask)[0]
+            for tensor in (
+                weight,
+                *(moment for opt in self._trainers[name] for moment in moments(opt, weight)),
+            ):
+                local = shard_of(tensor)[0]
+                found.append((local, pruned, local[pruned]))
+        return found
+
+    def _leave(self, release: bool = True) -> None:
+        if self.held is not None:
+            if release:
+                self.held.release()
+            else:
+                self.held.detach()
+            self.held = None
+
+    def _unfinished(self) -> str:
+        left = [phase.name for phase in self.plan.phases[self.plan.index(self.position) :]]
+        return (
+            f"the plan stopped at step {self.position} of {len(self.plan)}: {', '.join(left)} did "
+            "not run to the end; "
+            f"call step() after every epoch or training step"
+        )
+
+    def __del__(self) -> None:
+        # neither stepped nor sought, though the weights have moved: the caller forgot, nothing of
+        # the plan happened
+        born = getattr(self, "_born", None)
+        if born is not None and self._witness._version != born:
+            warnings.warn(self._unfinished(), stacklevel=1)

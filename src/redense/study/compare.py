@@ -1,0 +1,181 @@
+"""Every method of a study against a control and a baseline, paired over the seeds both have.
+
+    comparison = compare(scores, control="lower_lr", baseline="dense")     # scores[method][seed]
+    comparison.to_control["dsd"].difference.interval                       # (-0.12, 0.31), positive
+    = dsd is better
+
+Scores are the metric's own; a difference is oriented, so positive means better also where lower is
+better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from redense.study.stats import Difference, Summary, holm, least_seeds, paired_difference, summarize
+
+Scores = Mapping[str, Mapping[int, float]]
+"""One score a run: ``scores[method][seed]``."""
+
+Outcome = Literal["helps", "no measurable difference", "hurts", "too few seeds"]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A method against a reference, one of ``comparisons`` over which Holm's correction makes
+    ``holm_p`` of the p.
+
+    It ``helps`` or ``hurts`` where ``holm_p`` is at most 1 - confidence *and* the t interval leaves
+    zero out; there are ``too few seeds`` where no scores could do that (`least_seeds`).
+    ``left_out`` are the seeds only one of the two has.
+    """
+
+    method: str
+    reference: str
+    difference: Difference
+    comparisons: int
+    holm_p: float
+    outcome: Outcome
+    left_out: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every method by itself, against the matched control, and against the baseline (the dense
+    net)."""
+
+    control: str
+    baseline: str
+    higher_is_better: bool
+    confidence: float
+    summaries: Mapping[str, Summary]
+    to_control: Mapping[str, Contrast]
+    to_baseline: Mapping[str, Contrast]
+
+
+def compare(
+    scores: Scores,
+    *,
+    control: str,
+    baseline: str,
+    higher_is_better: bool = True,
+    confidence: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> Comparison:
+    """Set every method against ``control`` (the same phases with sparsity 0) and ``baseline`` (the
+    dense net).
+
+    ``resamples`` and ``seed`` are the bootstrap's. Holm's correction runs over the methods of each
+    column by itself.
+    """
+    check_scores(scores, control, baseline)
+    against = partial(
+        contrasts,
+        scores,
+        higher_is_better=higher_is_better,
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+    return Comparison(
+        control=control,
+        baseline=baseline,
+        higher_is_better=higher_is_better,
+        confidence=confidence,
+        summaries={
+            method: summarize(list(runs.values()), confidence) for method, runs in scores.items()
+        },
+        to_control=against(control),
+        to_baseline=against(baseline),
+    )
+
+
+def contrasts(
+    scores: Scores,
+    reference: str,
+    *,
+    higher_is_better: bool = True,
+    confidence: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> dict[str, Contrast]:
+    """Every other method against ``reference``, with Holm's correction over them."""
+    check_scores(scores, reference)
+    differences = {}
+    for method in scores:
+        if method == reference:
+            continue
+        shared = _shared_seeds(scores, method, reference)
+        differences[method] = paired_difference(
+            [scores[method][s] for s in shared],
+            [scores[reference][s] for s in shared],
+            higher_is_better=higher_is_better,
+            confidence=confidence,
+            resamples=resamples,
+            seed=seed,
+        )
+    corrected = holm([difference.p_value for difference in differences.values()])
+    return {
+        method: Contrast(
+            method,
+            reference,
+            difference,
+            len(differences),
+            p,
+            _outcome(difference, len(differences), p, confidence),
+            left_out=tuple(sorted(set(scores[method]) ^ set(scores[reference]))),
+        )
+        for (method, difference), p in zip(differences.items(), corrected, strict=True)
+    }
+
+
+def check_scores(scores: Scores, *needed: str) -> None:
+    """Refuse a missing ``needed`` method, one with fewer than two seeds, and a score that is no
+    finite number."""
+    for method in needed:
+        if method not in scores:
+            raise ValueError(
+                f"no method {method!r} in the scores; they hold {', '.join(scores) or 'nothing'}"
+            )
+    if len(scores) < 2:
+        raise ValueError(
+            f"a comparison needs at least two methods, got {', '.join(scores) or 'none'}"
+        )
+    for method, runs in scores.items():
+        if len(runs) < 2:
+            raise ValueError(
+                f"{method} has {len(runs)} seeds, at least 2 are needed; run more, or leave it out"
+            )
+        for run, value in runs.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{method}, seed {run}: the score is {value}; give a diverged run the metric's "
+                    "worst value "
+                    "(dropping it would flatter the method)"
+                )
+
+
+def _outcome(difference: Difference, comparisons: int, holm_p: float, confidence: float) -> Outcome:
+    low, high = difference.interval
+    if difference.n < least_seeds(comparisons, confidence):
+        return "too few seeds"
+    if holm_p > 1 - confidence or low <= 0 <= high:
+        return "no measurable difference"
+    return "helps" if low > 0 else "hurts"
+
+
+def _shared_seeds(scores: Scores, method: str, reference: str) -> list[int]:
+    shared = sorted(set(scores[method]) & set(scores[reference]))
+    if len(shared) < 2:
+        raise ValueError(
+            f"{method} and {reference} share {len(shared)} seeds, pairing needs at least 2; they "
+            "have "
+            f"{sorted(scores[method])} and {sorted(scores[reference])}: run the missing ones, or "
+            f"leave {method} out"
+        )
+    return shared

@@ -1,0 +1,147 @@
+"""How much pruning each layer bears: one layer at a time, several levels, on held-out data (the
+paper's section 3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from redense.masks import magnitude_mask
+from redense.plan import Plan, check_sparsity
+from redense.prunable import prunable
+from redense.runs.checkpoints import read, write_text, write_whole
+from redense.runs.folder import RunFolder
+from redense.runs.trainer import build_trainer, evaluate
+from redense.runs.training import build_task, patterns_of
+
+LEVELS = (0.2, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Validation scores of a dense network with one layer pruned at a time.
+
+    Args:
+        metric, unit, higher_is_better: of the scores.
+        dense: the untouched network's score.
+        scores: for each layer, a score a level.
+        proposal: for each layer the highest level that costs at most ``tolerance``; 0 where even
+            the lowest costs more.
+    """
+
+    metric: str
+    unit: str
+    higher_is_better: bool
+    dense: float
+    levels: tuple[float, ...]
+    scores: dict[str, tuple[float, ...]]
+    tolerance: float
+    proposal: dict[str, float]
+
+
+def measure(
+    run: RunFolder, levels: Sequence[float] = LEVELS, tolerance: float = 0.5
+) -> Sensitivity:
+    """Prune each prunable layer of ``run``'s first phase's network by itself and read the
+    validation split.
+
+    Args:
+        levels: sparsities to try, each in [0, 1).
+        tolerance: what a layer's pruning may cost, in the metric's unit.
+    """
+    levels = tuple(sorted(check_sparsity(level) for level in levels))
+    config = run.config
+    file = run.phase_file(Plan.from_records(config["plan"]).phases[0].name)
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{file}: the first phase is not finished; redense train {config['recipe']} --resume"
+        )
+    task = build_task(config)
+    task.load_state_dict(read(file)["state_dict"])
+    trainer = build_trainer(config, 1, [])
+    dense = _score(trainer, task)
+    weights = prunable(task, *patterns_of(config))
+    scores = {}
+    bar = tqdm(
+        total=len(weights) * len(levels),
+        desc="pruning one layer at a time",
+        disable=None,
+        leave=False,
+    )
+    with bar, torch.no_grad():
+        for name, weight in weights.items():
+            kept, found = weight.clone(), []
+            for level in levels:
+                weight.mul_(magnitude_mask(kept, level))
+                found.append(_score(trainer, task))
+                weight.copy_(kept)
+                bar.update()
+            scores[name.removeprefix("model.")] = tuple(found)
+    sign = 1 if task.higher_is_better else -1
+    proposal = {
+        layer: max(
+            (lv for lv, s in zip(levels, found, strict=True) if sign * (dense - s) <= tolerance),
+            default=0.0,
+        )
+        for layer, found in scores.items()
+    }
+    return Sensitivity(
+        task.metric, task.unit, task.higher_is_better, dense, levels, scores, tolerance, proposal
+    )
+
+
+def save(found: Sensitivity, run: RunFolder) -> tuple[Path, Path]:
+    """sensitivity.json and sensitivity.png, a curve a layer, in the run's folder."""
+    table, picture = run.path / "sensitivity.json", run.path / "sensitivity.png"
+    write_text(table, json.dumps(asdict(found), indent=2) + "\n")
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for layer, scores in found.scores.items():
+        axes.plot((0.0, *found.levels), (found.dense, *scores), "o-", ms=3, label=layer)
+    axes.axhline(found.dense, color="0.6", lw=0.8, ls="--")
+    axes.set(
+        xlabel="share of one layer's weights set to zero",
+        ylabel=f"validation {found.metric} ({found.unit})",
+    )
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    write_whole(picture, lambda partial: figure.savefig(partial, dpi=150, format="png"))
+    return table, picture
+
+
+def print_sensitivity(found: Sensitivity, console: Console | None = None) -> None:
+    """A row a layer: its score at each level, and the proposal."""
+    console = console or Console(width=max(Console().width, 110), soft_wrap=True)
+    table = Table(
+        "layer",
+        box=SIMPLE,
+        title=f"validation {found.metric} with one layer pruned; dense {found.dense:.2f}",
+    )
+    for level in found.levels:
+        table.add_column(f"{100 * level:g} %", justify="right")
+    table.add_column("proposal", justify="right")
+    for layer, scores in found.scores.items():
+        table.add_row(
+            layer, *(f"{score:.2f}" for score in scores), f"{100 * found.proposal[layer]:g} %"
+        )
+    console.print(table)
+    console.print(
+        f"proposal: the most that costs at most {found.tolerance:g} {found.unit} before any "
+        "re-training; "
+        f"dense-sparse-dense re-trains, and the paper's 25 to 50 % for all layers is a common start"
+    )
+
+
+def _score(trainer: Any, task: Any) -> float:
+    task.trainer = trainer
+    found: float = evaluate(trainer, task, task.val_dataloader())[task.metric]
+    return found

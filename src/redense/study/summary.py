@@ -1,0 +1,169 @@
+"""From records to what they say: scores by method and seed, the comparison, the verdict, a table
+for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from redense.study.compare import Comparison, compare
+from redense.study.methods import BASELINE, CONTROL, SIMPLEST_FIRST
+from redense.study.verdict import Choice, Verdict, best_method, verdict
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a folder of records comes to on one split and metric."""
+
+    split: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    scores: Mapping[str, Mapping[int, float]]
+    epochs: Mapping[str, float]
+    comparison: Comparison
+    verdicts: Mapping[str, Verdict]
+    choice: Choice
+
+
+def summarize_records(
+    records: Sequence[Mapping[str, Any]], split: str = "test", *, metric: str | None = None
+) -> Summary:
+    """Compare the methods of a study's records, paired over seeds, on ``test`` or ``valid``.
+
+    Args:
+        metric: another score of the same unit and direction than the recipe's own, such as ``cer``
+            beside ``wer``.
+
+    Raises:
+        ValueError: too few methods or seeds, no control, or records of different tasks.
+    """
+    check_comparable(records)
+    if split == "test" and not all(record["test"] for record in records):
+        split = "valid"
+    kind = records[0]["metric"]
+    metric = metric or kind["name"]
+    scores: dict[str, dict[int, float]] = {}
+    epochs: dict[str, float] = {}
+    for record in records:
+        scores.setdefault(record["method"], {})[record["seed"]] = record[split][metric]
+        epochs[record["method"]] = record["cost"]["epochs"]
+    higher = kind["higher_is_better"]
+    comparison = compare(scores, control=CONTROL, baseline=BASELINE, higher_is_better=higher)
+    words = {"metric": f"{split} {metric}", "epochs": epochs}
+    return Summary(
+        split=split,
+        metric=metric,
+        unit=kind["unit"],
+        higher_is_better=higher,
+        scores=scores,
+        epochs=epochs,
+        comparison=comparison,
+        verdicts={
+            name: verdict(comparison, name, unit=kind["unit"], **words)
+            for name in comparison.to_control
+        },
+        choice=best_method(
+            scores, simplest_first=sorted(scores, key=_simplicity), higher_is_better=higher, **words
+        ),
+    )
+
+
+def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse records that differ in task, data or options: their scores cannot be compared."""
+    if not records:
+        raise ValueError("no finished run: nothing to compare; redense study makes records")
+    first = records[0]
+    for record in records[1:]:
+        for key, mine, theirs in (
+            ("recipe", record["recipe"], first["recipe"]),
+            ("data", record["data"]["sha256"], first["data"]["sha256"]),
+            ("options", record["options"], first["options"]),
+        ):
+            if mine != theirs:
+                raise ValueError(
+                    f"{record['method']}--{record['seed']} and {first['method']}--{first['seed']} "
+                    f"differ in {key}: "
+                    f"report them apart"
+                )
+
+
+def print_summary(summary: Summary, console: Console | None = None) -> None:
+    """A row a method, then the verdict on dense-sparse-dense and the method to pick."""
+    console = console or Console(width=max(Console().width, 110), soft_wrap=True)
+    table = Table("method", box=SIMPLE, title=f"{summary.split} {summary.metric} ({summary.unit})")
+    for title in (
+        "epochs",
+        "seeds",
+        "mean",
+        "sd",
+        f"minus {CONTROL}",
+        "95 % interval",
+        "p (Holm)",
+        f"minus {BASELINE}",
+    ):
+        table.add_column(title, justify="right")
+    for row in _rows(summary):
+        table.add_row(*row)
+    console.print(table)
+    console.print("\n\n".join(sentences(summary)))
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The verdict on each dense-sparse-dense method, and the method to pick."""
+    proved = [name for name in summary.verdicts if name.partition("@")[0] in ("dsd", "dsdsd")]
+    return [*(summary.verdicts[name].sentence for name in proved), summary.choice.sentence]
+
+
+def as_markdown(summary: Summary) -> str:
+    """The same table and sentences for a README."""
+    lines = [("method", *_TITLES), ("---",) * (len(_TITLES) + 1), *_rows(summary)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    direction = "higher" if summary.higher_is_better else "lower"
+    return (
+        f"{summary.split} {summary.metric} in {summary.unit}, {direction} is better:\n\n{table}\n\n"
+        + "\n\n".join(sentences(summary))
+    )
+
+
+_TITLES = (
+    "epochs",
+    "seeds",
+    "mean",
+    "sd",
+    f"minus {CONTROL}",
+    "95 % interval",
+    "p (Holm)",
+    f"minus {BASELINE}",
+)
+
+
+def _rows(summary: Summary) -> list[tuple[str, ...]]:
+    sign = 1 if summary.higher_is_better else -1
+    rows = []
+    for name in sorted(summary.scores, key=_simplicity):
+        mine = summary.comparison.summaries[name]
+        row = [name, f"{summary.epochs[name]:g}", f"{mine.n}", f"{mine.mean:.3f}", f"{mine.sd:.3f}"]
+        if name in summary.comparison.to_control:
+            contrast = summary.comparison.to_control[name]
+            low, high = sorted(sign * bound for bound in contrast.difference.interval)
+            row += [
+                f"{sign * contrast.difference.mean:+.3f}",
+                f"{low:+.3f} to {high:+.3f}",
+                f"{contrast.holm_p:.3f}",
+            ]
+        else:
+            row += ["", "the matched control", ""]
+        beside = summary.comparison.to_baseline.get(name)
+        rows.append((*row, "" if beside is None else f"{sign * beside.difference.mean:+.3f}"))
+    return rows
+
+
+def _simplicity(name: str) -> tuple[int, str]:
+    kind = name.partition("@")[0]
+    return (SIMPLEST_FIRST.index(kind) if kind in SIMPLEST_FIRST else len(SIMPLEST_FIRST), name)

@@ -1,0 +1,258 @@
+"""Masks by name and by function: exact counts, ties, randomness that touches no generator, and one
+bit a weight."""
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import redense
+from redense.masks import (
+    MASKS,
+    build_masks,
+    global_magnitude_masks,
+    magnitude_mask,
+    pack,
+    random_mask,
+    unpack,
+)
+from redense.tensors.keys import scramble
+
+ODD_SIZES = ((1,), (7,), (3, 5), (64, 33), (129, 1025), (4, 3, 3, 3), (300, 1000))
+
+
+def weight_of(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", ODD_SIZES, ids=str)
+@pytest.mark.parametrize("choose", [magnitude_mask, random_mask])
+@pytest.mark.parametrize("sparsity", [0, 0.1, 0.3, 0.5, 0.97])
+def test_a_mask_has_exactly_the_zeros_asked_for(choose, shape, sparsity):
+    weight = weight_of(*shape)
+    mask = choose(weight, sparsity)
+    assert mask.dtype == torch.bool
+    assert mask.shape == weight.shape
+    assert int((~mask).sum()) == round(sparsity * weight.numel())
+
+
+def test_among_equal_magnitudes_the_lower_index_is_pruned():
+    assert magnitude_mask(torch.tensor([2.0, -1.0, 1.0, -0.0, 1.0]), 0.4).tolist() == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert magnitude_mask(torch.zeros(4), 0.5).tolist() == [False, False, True, True]
+
+
+def test_an_already_sparse_weight_loses_its_zeros_first():
+    weight = weight_of(50, 50) * magnitude_mask(weight_of(50, 50), 0.4)
+    mask = magnitude_mask(weight, 0.6)
+    assert not mask[weight == 0].any()
+    assert torch.equal(magnitude_mask(weight * mask, 0.6), mask)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1, 1.5, math.nan])
+def test_a_sparsity_outside_0_to_1_is_refused_by_value(sparsity):
+    for choose in (magnitude_mask, random_mask, lambda w, s: global_magnitude_masks({"w": w}, s)):
+        with pytest.raises(ValueError, match=re.escape(f"got {sparsity}")):
+            choose(weight_of(4), sparsity)
+
+
+def test_a_mask_takes_parameters_and_leaves_them_as_they_are():
+    weight = torch.nn.Parameter(weight_of(20, 20))
+    before = weight.detach().clone()
+    for choose in MASKS.values():
+        assert not choose(weight, 0.3).requires_grad
+    assert torch.equal(weight, before)
+    assert weight._version == 0
+
+
+# random
+
+
+def test_a_random_mask_is_the_same_every_time_and_differs_by_seed_layer_and_content():
+    weight = weight_of(200, 200)
+    mask = random_mask(weight, 0.5)
+    assert torch.equal(mask, random_mask(weight.clone(), 0.5))
+    nudged = weight.clone()
+    nudged[7, 7] = torch.nextafter(nudged[7, 7], torch.tensor(9.0))
+    for other in (
+        random_mask(weight, 0.5, seed=1),
+        random_mask(weight_of(200, 200, seed=1), 0.5),
+        random_mask(nudged, 0.5),
+    ):
+        assert 0.48 < (mask == other).float().mean() < 0.52
+
+
+def test_a_random_mask_touches_no_generator():
+    state = torch.random.get_rng_state()
+    random_mask(weight_of(100_000), 0.3)
+    magnitude_mask(weight_of(100_000), 0.3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_random_mask_looks_uniform():
+    mask = random_mask(weight_of(512, 1024), 0.5).double()
+    deviation = 0.5 / math.sqrt(mask.numel())
+    for sums in (mask.mean(0), mask.mean(1), mask.view(64, -1).mean(1), mask.view(-1, 64).mean(0)):
+        spread = sums.std() * math.sqrt(mask.numel() / sums.numel()) / 0.5
+        assert 0.85 < spread < 1.15
+        assert (sums - 0.5).abs().max() < 5 * deviation * math.sqrt(sums.numel())
+    flat = mask.view(-1) - 0.5
+    for lag in (1, 2, 3, 8, 64, 1024):
+        assert abs((flat[lag:] * flat[:-lag]).mean()) < 5 * 0.25 / math.sqrt(mask.numel())
+
+
+def test_a_random_mask_does_not_follow_magnitude():
+    weight = weight_of(300, 300)
+    mask = random_mask(weight, 0.5)
+    assert abs(weight[mask].abs().mean() / weight[~mask].abs().mean() - 1) < 0.02
+
+
+def test_scramble_is_splitmix64():
+    # the first outputs of the reference implementation for the seed 1234567
+    golden = 0x9E3779B97F4A7C15
+    state = [(1234567 + golden * n) % 2**64 for n in (1, 2, 3)]
+    numbers = torch.tensor([number - 2**64 if number >= 2**63 else number for number in state])
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert [number % 2**64 for number in scramble(numbers).tolist()] == expected
+
+
+# global
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3), min_size=1, max_size=5),
+    st.floats(0, 0.99),
+    st.booleans(),
+)
+def test_global_masks_equal_a_stable_sort_of_all_weights_together(shapes, sparsity, tied):
+    weights = {f"layer{i}": weight_of(*shape, seed=i) * (i + 1) for i, shape in enumerate(shapes)}
+    if tied:
+        weights = {name: weight.round() for name, weight in weights.items()}
+    whole = torch.cat([weight.view(-1) for weight in weights.values()])
+    expected = torch.ones(whole.numel(), dtype=torch.bool)
+    expected[whole.abs().sort(stable=True).indices[: round(sparsity * whole.numel())]] = False
+    masks = global_magnitude_masks(weights, sparsity)
+    assert list(masks) == list(weights)
+    assert torch.equal(torch.cat([mask.view(-1) for mask in masks.values()]), expected)
+
+
+def test_global_masks_of_large_layers_equal_a_stable_sort():
+    weights = {
+        str(i): weight_of(size, seed=i) * scale
+        for i, (size, scale) in enumerate(((300_000, 1), (9, 5), (0, 1)))
+    }
+    weights["round"] = weight_of(400, 500, seed=5).round()
+    whole = torch.cat([weight.view(-1) for weight in weights.values()])
+    expected = torch.ones(whole.numel(), dtype=torch.bool)
+    expected[whole.abs().sort(stable=True).indices[: round(0.4 * whole.numel())]] = False
+    masks = build_masks(weights, 0.4, "global")
+    assert torch.equal(torch.cat([mask.view(-1) for mask in masks.values()]), expected)
+
+
+def test_global_masks_need_one_dtype():
+    with pytest.raises(TypeError, match=r"one dtype, got torch\.float16, torch\.float32"):
+        global_magnitude_masks({"a": weight_of(3), "b": weight_of(3).half()}, 0.5)
+
+
+# by name
+
+
+@pytest.mark.parametrize("mask", ["magnitude", "random", "global"])
+@pytest.mark.parametrize("size", [5, 300_000])
+def test_a_nan_is_refused_by_name(mask, size):
+    weights = {"fine": weight_of(size), "empty": weight_of(0), "layer2.weight": weight_of(size)}
+    weights["layer2.weight"][3] = math.nan
+    with pytest.raises(ValueError, match=r"layer2\.weight: it holds a NaN"):
+        build_masks(weights, 0.3, mask)
+
+
+def test_integer_weights_are_refused_by_name():
+    for mask in ("magnitude", "random", "global"):
+        with pytest.raises(TypeError, match=r"codes: magnitudes need a float16"):
+            build_masks({"codes": torch.arange(9)}, 0.3, mask)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="magnitude, random, global or a function, got 'magnitud'"):
+        build_masks({"w": weight_of(4)}, 0.3, "magnitud")
+
+
+def two_of_four(weight, sparsity):
+    """2:4 sparsity, as a user would write it."""
+    groups = weight.detach().abs().view(-1, 4)
+    return (
+        torch.ones_like(groups, dtype=torch.bool)
+        .scatter_(1, groups.argsort(1)[:, :2], False)
+        .view(weight.shape)
+    )
+
+
+def test_a_function_of_the_users_own_chooses():
+    weights = {"a": weight_of(8, 8), "b": weight_of(2, 2, 4)}
+    masks = build_masks(weights, 0.5, two_of_four)
+    assert all((mask.view(-1, 4).sum(1) == 2).all() for mask in masks.values())
+
+
+WRONG = {
+    "float": (lambda w, s: w.abs().gt(0.1).float(), r"got torch\.float32 \(4, 6\)"),
+    "shape": (lambda w, s: w.view(-1) > 0.1, r"got torch\.bool \(24,\)"),
+    "list": (lambda w, s: w.tolist(), "got list"),
+    "nothing": (lambda w, s: None, "got NoneType"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_function_that_returns_no_mask_is_refused_by_name(kind):
+    function, message = WRONG[kind]
+    with pytest.raises(
+        TypeError, match=rf"layer\.weight: a mask must be a bool tensor .*\(4, 6\), {message}"
+    ):
+        build_masks({"layer.weight": weight_of(4, 6)}, 0.3, function)
+
+
+def test_an_error_in_a_users_function_names_the_layer():
+    def choose(weight, sparsity):
+        raise ValueError("no saliency was recorded")
+
+    with pytest.raises(ValueError, match=r"layer\.weight: no saliency was recorded"):
+        build_masks({"layer.weight": weight_of(4, 6)}, 0.3, choose)
+
+
+# one bit a weight
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.booleans(), max_size=200))
+def test_unpack_undoes_pack(flags):
+    mask = torch.tensor(flags, dtype=torch.bool)
+    packed = pack(mask)
+    assert packed.dtype == torch.uint8
+    assert packed.numel() == math.ceil(len(flags) / 8)
+    assert packed.tolist() == [
+        sum(flag << place for place, flag in enumerate(flags[start : start + 8]))
+        for start in range(0, len(flags), 8)
+    ]
+    assert torch.equal(unpack(packed, torch.empty(len(flags))), mask)
+
+
+def test_unpack_takes_shape_and_layout_from_the_weight():
+    weight = weight_of(6, 5, 3, 3).to(memory_format=torch.channels_last)
+    mask = magnitude_mask(weight, 0.3)
+    assert mask.is_contiguous(memory_format=torch.channels_last)
+    again = unpack(pack(mask), weight)
+    assert torch.equal(again, mask)
+    assert again.stride() == mask.stride()
+    assert torch.equal(pack(mask.contiguous()), pack(mask))
+
+
+def test_agreement_asks_nothing_of_a_single_process():
+    redense.check_agreement({"w": magnitude_mask(weight_of(9), 0.3)})

@@ -1,0 +1,112 @@
+"""The benchmarks run, on sizes that show nothing about speed; what they count and is no time is
+asserted."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(
+    0, str(Path(__file__).parents[2])
+)  # benchmarks/ is no part of the installed package
+
+from benchmarks import loader, masks, steps
+from benchmarks.__main__ import ROWS, main, table
+from benchmarks.compiled import switch
+from benchmarks.contenders import CONTENDERS
+
+TINY = "3 x Linear(16), batch 4"
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_every_contender_takes_its_turns_on_one_model(optimizer):
+    record = steps.steps(TINY, optimizer, rounds=2)
+    assert list(record["contenders"]) == list(CONTENDERS)
+    assert record["held"] == 3 * 16 * 16
+    assert record["contenders"]["dense"]["ratio"]["median"] == 1
+    peers = len(CONTENDERS) - 2
+    taken = {name: row["seconds"]["n"] for name, row in record["contenders"].items()}
+    assert taken == dict.fromkeys(CONTENDERS, 2) | dict.fromkeys(
+        ("dense", "redense"), 2 * (peers + 1)
+    )
+    assert json.loads(json.dumps(record)) == record
+    assert len(list(ROWS["steps"](record))) == len(CONTENDERS)
+
+
+def test_choosing_growing_and_holding_are_measured():
+    chosen = masks.choose(TINY, rounds=2, slow_rounds=1)
+    assert {"redense layerwise", "redense global", "torch l1_unstructured"} <= set(chosen["rows"])
+    assert chosen["weights"] == 3 * 16 * 16
+    grown = masks.grow([1000, 100_000, 10**15], rounds=2)
+    assert [point.get("exact") for point in grown["points"]] == [True, True, None]
+    assert "are free" in grown["points"][2]["not_run"]
+    held = masks.hold(TINY)
+    assert held["masks"] == 1
+    assert held["hooks_after_release"] == 0
+    rows = [
+        row
+        for part, run in (("masks", chosen), ("growth", grown), ("memory", held))
+        for row in ROWS[part](run)
+    ]
+    assert len(table(rows).splitlines()) == len(rows)
+
+
+@pytest.mark.parametrize("with_step", [False, True])
+def test_a_phase_switch_breaks_no_graph_and_recompiles_once_at_most(with_step):
+    phases = switch("eager", with_step)["phases"]
+    assert [phase["phase"] for phase in phases] == [
+        "dense",
+        *(f"{kind} {n}" for n in (1, 2, 3) for kind in ("sparse", "dense")),
+    ]
+    assert all(phase["graphs"] == phase["graph_breaks"] == 0 for phase in phases[1:])
+    assert (
+        sum(phase["recompiled"] for phase in phases) <= with_step
+    )  # torch's own wrapper of step, which looks at hooks
+    assert all(phase["recompiled"] == 0 for phase in phases[2:])
+    assert all(phase["exact"] for phase in phases if phase["phase"].startswith("sparse"))
+
+
+def test_the_command_writes_records_a_picture_and_a_table(tmp_path, capsys):
+    main(["--quick", "--only", "growth", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "growth.json").read_text())
+    assert record["runs"][0]["machine"]["torch"]
+    assert (tmp_path / "growth.svg").read_text().count("<svg") == 1
+    assert "1,000,000 weights" in capsys.readouterr().out
+
+
+@pytest.mark.network
+def test_the_loaders_race_on_the_same_files_and_every_step_is_timed(tmp_path, capsys):
+    record = tmp_path / "loader.json"
+    small = [
+        "--rounds",
+        "2",
+        "--images",
+        "8",
+        "--train-images",
+        "4",
+        "--batch",
+        "4",
+        "--workers",
+        "0",
+    ]
+    loader.main([*small, "--out", str(record)])
+    found = json.loads(record.read_text())
+    assert set(found["runs"]) == {"loader, 0 workers", "loader, CPU time", "training, 0 workers"}
+    for run in found["runs"].values():
+        assert run["ratio"]["n"] == 2
+    steps = [
+        "read",
+        "decode",
+        "crop, resize",
+        "flip",
+        "to tensor",
+        "collate",
+        "forward",
+        "backward",
+        "step",
+    ]
+    for seconds in found["seconds_an_image"].values():
+        assert list(seconds) == steps
+        assert all(value > 0 for value in seconds.values())
+    assert "images/s, torchvision's" in capsys.readouterr().out

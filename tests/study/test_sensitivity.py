@@ -1,0 +1,65 @@
+"""One layer pruned at a time, against the plain way to do it."""
+
+import pytest
+import torch
+from test_study import config, jobs_of, own_cache, pictures  # noqa: F401  (fixtures)
+
+from redense.masks import magnitude_mask
+from redense.recipes.images.data import Batches
+from redense.runs.checkpoints import read
+from redense.runs.folder import RunFolder
+from redense.runs.training import build_task
+from redense.study.jobs import run_study
+from redense.study.sensitivity import measure, save
+
+
+@pytest.fixture
+def run(tmp_path):
+    assert run_study(tmp_path, jobs_of(["dense"]))[0].error is None
+    return RunFolder(tmp_path / "dense--0")
+
+
+def plain_accuracy(task):
+    task.eval()
+    right = 0
+    with torch.no_grad():
+        for images, labels in Batches(task.data, task.data.valid, 500):
+            right += int((task.model(images).argmax(1) == labels).sum())
+    return 100 * right / len(task.data.valid)
+
+
+def test_each_score_is_the_networks_with_that_layer_pruned_alone(run):
+    found = measure(run, (0.5, 0.9), tolerance=2.0)
+    task = build_task(run.config)
+    state = read(run.phase_file("dense"))["state_dict"]
+    task.load_state_dict(state)
+    assert found.dense == pytest.approx(plain_accuracy(task))
+    assert list(found.scores) == [
+        "features.4.weight",
+        "features.8.weight",
+        "hidden.weight",
+        "classifier.weight",
+    ]
+    for layer, scores in found.scores.items():
+        for level, score in zip(found.levels, scores, strict=True):
+            task.load_state_dict(state)
+            weight = task.model.get_parameter(layer)
+            with torch.no_grad():
+                weight.mul_(magnitude_mask(weight, level))
+            assert score == pytest.approx(plain_accuracy(task)), (layer, level)
+
+
+def test_the_proposal_is_the_highest_level_within_the_tolerance(run):
+    free = measure(run, (0.2, 0.9), tolerance=1000.0)
+    assert set(free.proposal.values()) == {0.9}
+    strict = measure(run, (0.2, 0.9), tolerance=-1000.0)
+    assert set(strict.proposal.values()) == {0.0}
+    table, picture = save(free, run)
+    assert table.stat().st_size > 100
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_without_a_finished_first_phase_is_named(run):
+    run.phase_file("dense").unlink()
+    with pytest.raises(FileNotFoundError, match="first phase is not finished"):
+        measure(run)

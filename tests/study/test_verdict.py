@@ -1,0 +1,255 @@
+"""The sentences, read against the numbers they word."""
+
+import numpy as np
+import pytest
+from test_compare import METHODS, null_study, study
+
+from redense.study.compare import compare
+from redense.study.verdict import best_method, verdict
+
+EPOCHS = {"dense": 30, "longer": 70, "lower_lr": 70, "random_dsd": 70, "dsd": 70}
+
+
+def judged(scores, method="dsd", epochs=EPOCHS, metric="accuracy", **options):
+    baseline = "dense" if "dense" in scores else "lower_lr"
+    comparison = compare(scores, control="lower_lr", baseline=baseline, resamples=99, **options)
+    return verdict(comparison, method, epochs=epochs, metric=metric)
+
+
+def exact(differences, control=90.0):
+    """A study of two methods with exactly these differences."""
+    seeds = range(len(differences))
+    return {
+        "lower_lr": dict.fromkeys(seeds, control),
+        "dsd": {s: control + differences[s] for s in seeds},
+    }
+
+
+def test_help_says_by_how_much_how_sure_and_at_what_cost():
+    found = judged(exact([0.3, 0.5, 0.4, 0.6, 0.2, 0.4, 0.5, 0.3]))
+    assert (found.outcome, found.cost, found.least_seeds) == ("helps", 1.0, 6)
+    assert found.sentence == (
+        "dsd helps: over 8 seeds its mean accuracy is 0.40 points higher than that of lower_lr "
+        "(95 % interval 0.29 to 0.51 points higher; p = 0.0078), at the same 70 epochs."
+    )
+
+
+def test_lower_is_better_helps_by_falling():
+    found = judged(
+        exact([-0.3, -0.5, -0.4, -0.6, -0.2, -0.4, -0.5, -0.3]),
+        metric="WER",
+        higher_is_better=False,
+    )
+    assert found.sentence.startswith(
+        "dsd helps: over 8 seeds its mean WER is 0.40 points lower than that of lower_lr"
+    )
+    assert "(95 % interval 0.29 to 0.51 points lower;" in found.sentence
+    assert found.contrast.difference.mean == pytest.approx(0.4)
+
+
+def test_harm_names_the_higher_cost():
+    found = judged(
+        exact([-0.3, -0.5, -0.4, -0.6, -0.2, -0.4, -0.5, -0.3]), epochs={"lower_lr": 70, "dsd": 98}
+    )
+    assert found.cost == pytest.approx(1.4)
+    assert found.sentence.startswith(
+        "dsd hurts: over 8 seeds its mean accuracy is 0.40 points lower than that of"
+    )
+    assert found.sentence.endswith(", at 1.4 times its epochs (98 against 70).")
+
+
+def test_no_difference_says_what_is_still_possible_and_how_many_seeds_it_would_take():
+    found = judged(exact([0.3, -0.2, 0.1, -0.1, 0.2, -0.3, 0.2, 0.0]))
+    assert found.sentence == (
+        "dsd makes no measurable difference: over 8 seeds its mean accuracy is 0.03 points higher "
+        "than that of "
+        "lower_lr, but anything from 0.15 points lower to 0.20 points higher fits these runs "
+        "(95 % interval; p = 0.88), at the same 70 epochs. Were 0.03 points the true difference, a "
+        "single comparison "
+        "would need about 570 seeds to show it four times in five."
+    )
+    assert 565 <= found.contrast.difference.seeds_needed < 575
+
+
+def test_the_control_stands_beside_a_gain_over_dense():
+    scores = study({"dense": -0.8, "lower_lr": 0, "dsd": 0.0})
+    found = judged(scores)
+    assert found.outcome == "no measurable difference"
+    gain = compare(scores, control="lower_lr", baseline="dense").to_baseline
+    own, control = (f"{gain[name].difference.mean:.2f}" for name in ("dsd", "lower_lr"))
+    assert (
+        f"Against dense, at 2.3 times its epochs (70 against 30), it is {own} points higher (95 %"
+        in found.sentence
+    )
+    assert found.sentence.endswith(f"; lower_lr alone is {control} points higher.")
+    assert "Against dense" not in judged(scores, "dense").sentence
+
+
+def test_too_few_seeds_refuse_a_verdict_and_say_how_many_to_run():
+    found = judged(
+        study({"dense": -0.8, "longer": 0, "lower_lr": 0, "random_dsd": 0, "dsd": 9}, seeds=3)
+    )
+    assert (found.outcome, found.least_seeds) == ("too few seeds", 8)
+    assert found.sentence.startswith(
+        "too few seeds (3) for a verdict on dsd: even if every seed agreed, p could not fall below "
+        "0.25, or 1 with "
+        "Holm's correction for 4 comparisons; run at least 8. So far its mean accuracy is "
+    )
+
+
+def test_five_seeds_can_never_reach_five_percent():
+    found = judged(exact([0.3, 0.5, 0.4, 0.6, 0.2]))
+    assert "too few seeds (5)" in found.sentence
+    assert "p could not fall below 0.062; run at least 6." in found.sentence
+
+
+def test_doubts_are_voiced():
+    same = judged(exact([0.5] * 8))
+    assert same.sentence.endswith(
+        "Every seed shows exactly the same difference: check that seed and method reach the run."
+    )
+    nothing = judged(exact([0.0] * 8))
+    assert (nothing.outcome, "is equal to that of lower_lr" in nothing.sentence) == (
+        "no measurable difference",
+        True,
+    )
+    outlier = judged(exact([0.01, 0.02, 0.01, 0.03, 0.02, 0.01, 0.02, 9.0]))
+    assert outlier.sentence.endswith(
+        "The signs alone would pass, but few seeds carry the mean: look at the single runs."
+    )
+    scores = exact([0.1, 0.3, 0.2, -0.04, 0.3, 0.2, 0.1, 0.2]) | {
+        f"m{i}": dict.fromkeys(range(8), 90.0) for i in range(5)
+    }
+    borderline = judged(scores)
+    assert borderline.sentence.endswith(
+        "but the corrected p does not pass: more seeds may settle it."
+    )
+    scores = exact([0.3, 0.5, 0.4, 0.6, 0.2, 0.4, 0.5, 0.3])
+    del scores["dsd"][2]
+    assert judged(scores).sentence.endswith("Left out, as only one of the two has them: seeds 2.")
+
+
+def test_a_score_without_unit_reads_well():
+    comparison = compare(
+        exact([0.003] * 4 + [0.004] * 4, 0.5), control="lower_lr", baseline="lower_lr", resamples=99
+    )
+    sentence = verdict(comparison, "dsd", epochs=EPOCHS, metric="BLEU", unit="").sentence
+    assert (
+        "its mean BLEU is 0.0035 higher than that of lower_lr (95 % interval 0.0031 to 0.0039 "
+        "higher;" in sentence
+    )
+
+
+def test_a_null_study_says_no_measurable_difference_and_picks_the_simplest():
+    rng = np.random.default_rng(7)
+    silent = simplest = 0
+    for _ in range(200):
+        scores = null_study(rng)
+        silent += judged(scores).outcome == "no measurable difference"
+        simplest += best_method(scores, simplest_first=METHODS, epochs=EPOCHS).method == "dense"
+    assert silent / 200 >= 0.95
+    assert simplest / 200 >= 0.95
+
+
+def chosen(effects, seeds=8, higher_is_better=True, metric="accuracy"):
+    scores = study(effects, seeds)
+    order = [method for method in METHODS if method in effects]
+    return best_method(
+        scores,
+        simplest_first=order,
+        epochs=EPOCHS,
+        higher_is_better=higher_is_better,
+        metric=metric,
+    )
+
+
+def test_a_clear_winner_is_picked():
+    choice = chosen({"dense": -0.8, "lower_lr": 0, "dsd": 0.6})
+    assert (choice.method, choice.candidates) == ("dsd", ("dsd",))
+    assert choice.sentence.startswith(
+        "Pick dsd, at 70 epochs: it has the highest mean accuracy, 93."
+    )
+    assert choice.sentence.endswith(
+        ", and each of the other 2 is measurably worse "
+        "(paired over the 8 seeds that all have, Holm's correction for 2 comparisons)."
+    )
+
+
+def test_where_the_best_mean_is_shared_the_simplest_is_picked():
+    scores = exact([0.1, -0.1, 0.2, -0.05, 0.1, 0.0, -0.1, 0.1]) | {
+        "dense": dict.fromkeys(range(8), 88.0)
+    }
+    choice = best_method(scores, simplest_first=("dense", "lower_lr", "dsd"), epochs=EPOCHS)
+    assert (choice.method, choice.best_mean, choice.candidates) == (
+        "lower_lr",
+        "dsd",
+        ("lower_lr", "dsd"),
+    )
+    assert choice.sentence.startswith(
+        "Pick lower_lr, at 70 epochs: dsd has the highest mean accuracy, 90.03, but cannot be told "
+        "from "
+        "lower_lr (90.00), and lower_lr is the simplest of them"
+    )
+    reverse = best_method(scores, simplest_first=("dsd", "dense", "lower_lr"), epochs=EPOCHS)
+    assert (reverse.method, reverse.candidates) == ("dsd", ("dsd", "lower_lr"))
+    assert (
+        "is simpler than what cannot be told from it, lower_lr (90.00) (paired" in reverse.sentence
+    )
+
+
+def test_the_lowest_is_best_where_lower_is_better():
+    choice = chosen(
+        {"dense": -0.8, "lower_lr": 0, "dsd": 0.6}, higher_is_better=False, metric="WER"
+    )
+    assert choice.method == "dense"
+    assert "it has the lowest mean WER" in choice.sentence
+
+
+def test_too_few_seeds_refuse_a_choice():
+    choice = chosen({"dense": -0.8, "lower_lr": 0, "dsd": 3}, seeds=4)
+    assert choice.method is None
+    assert choice.sentence.startswith(
+        "Too few seeds (4) to choose among 3 methods; run at least 7. So far dsd has the"
+    )
+    assert choice.sentence.endswith(", which may be luck.")
+
+
+def test_a_choice_uses_only_seeds_that_all_have():
+    scores = study({"dense": 0, "lower_lr": 0, "dsd": 0}, seeds=9)
+    scores["dsd"] |= {8: 1000.0}
+    del scores["dense"][8]
+    assert (
+        "over the 8 seeds"
+        in best_method(scores, simplest_first=("dense", "lower_lr", "dsd"), epochs=EPOCHS).sentence
+    )
+
+
+def test_the_true_best_of_equals_is_seldom_shut_out():
+    rng = np.random.default_rng(8)
+    out = 0
+    for _ in range(200):
+        scores = study({"dense": -2.0, "lower_lr": 0.0, "dsd": 0.0}, rng=rng)
+        candidates = best_method(
+            scores, simplest_first=("dense", "lower_lr", "dsd"), epochs=EPOCHS
+        ).candidates
+        assert "dense" not in candidates
+        out += "dsd" not in candidates
+    assert out / 200 <= 0.05
+
+
+def test_errors_name_value_and_remedy():
+    scores = exact([0.1, 0.2, 0.3])
+    comparison = compare(scores, control="lower_lr", baseline="lower_lr", resamples=99)
+    with pytest.raises(ValueError, match="no verdict on 'lower_lr': choose one of dsd"):
+        verdict(comparison, "lower_lr", epochs=EPOCHS)
+    with pytest.raises(
+        ValueError, match=r"epochs\['dsd'\] must be above 0, got None; a verdict names its cost"
+    ):
+        verdict(comparison, "dsd", epochs={"lower_lr": 70})
+    with pytest.raises(
+        ValueError, match="simplest_first must name lower_lr, dsd once each, got dsd"
+    ):
+        best_method(scores, simplest_first=["dsd"], epochs=EPOCHS)
+    apart = {"a": {0: 1.0, 1: 2.0}, "b": {1: 1.0, 2: 2.0}}
+    with pytest.raises(ValueError, match="all methods together share 1 seeds"):
+        best_method(apart, simplest_first=["a", "b"], epochs={"a": 1, "b": 1})
