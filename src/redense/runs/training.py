@@ -187,13 +187,13 @@ class _History(Callback):
             )
 
 
-def patterns_of(config: dict[str, Any]) -> tuple[list[str], list[str]]:
+def patterns_of(config: dict[str, Any]) -> tuple[list[str] | None, list[str]]:
     """Include and exclude as names inside the task, whose network is called ``model``."""
     asked = config["include"] or RECIPES[config["recipe"]].prunes, config["exclude"]
     include, exclude = (
         [f"model.{p.removeprefix('model.')}" for p in patterns] for patterns in asked
     )
-    return include, exclude
+    return include or None, exclude
 
 
 def _record(run: RunFolder, plan: Plan, task: Any, history: _History) -> dict[str, Any]:
