@@ -1,13 +1,22 @@
 """Dense-Sparse-Dense training for PyTorch, and the proof whether it helped."""
 
+import sys
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
-from .constraint import Constraint, sparse
-from .masks import build_masks, check_agreement, global_magnitude_masks, magnitude_mask, random_mask
-from .plan import Phase, Plan, acdc, dsd, spdf
-from .prunable import prunable
-from .scheduler import PhaseScheduler
+TYPE_CHECKING = False  # typing's own constant, without the time that its import takes
+if TYPE_CHECKING:
+    from .constraint import Constraint, sparse
+    from .masks import (
+        build_masks,
+        check_agreement,
+        global_magnitude_masks,
+        magnitude_mask,
+        random_mask,
+    )
+    from .plan import Phase, Plan, acdc, dsd, spdf
+    from .prunable import prunable
+    from .scheduler import PhaseScheduler
 
 __all__ = [
     "Constraint",
@@ -28,11 +37,47 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "constraint": ("Constraint", "sparse"),
+    "masks": (
+        "build_masks",
+        "check_agreement",
+        "global_magnitude_masks",
+        "magnitude_mask",
+        "random_mask",
+    ),
+    "plan": ("Phase", "Plan", "acdc", "dsd", "spdf"),
+    "prunable": ("prunable",),
+    "recipes.export": ("load",),  # an exported folder's network
+    "scheduler": ("PhaseScheduler",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_ROOMS = ("datasets", "huggingface", "lightning", "recipes", "report", "runs", "study")
 
-def __getattr__(name: str) -> Any:
-    """Import an adapter or a room on first use, so that the core needs torch alone."""
-    if name in ("lightning", "huggingface", "recipes", "datasets", "runs", "study", "report"):
+
+def __getattr__(name: str) -> object:
+    """Import what a name needs when it is first used: the command line's help needs no torch, and
+    the core needs torch alone."""
+    if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
-    if name == "load":  # an exported folder's network
-        return import_module(f"{__name__}.recipes.export").load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_ROOMS})
+
+
+class _Package(ModuleType):
+    """`redense.prunable` is the function, also when the import system binds the module that it
+    lives in."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -50,7 +50,7 @@ def refuse(redense, tmp_path, monkeypatch):
     [
         ("--sparsity 1.0", "sparsity must lie in [0, 1), got 1.0; 0.3 removes 30 % of the weights"),
         ("--sparsity -0.1", "sparsity must lie in [0, 1), got -0.1"),
-        ("--sparsity much", "--sparsity: expected float or list[float]. Got value: much"),
+        ("--sparsity much", "--sparsity: expected a number or several with slashes between, as 0.5/0.25, got 'much'"),
         ("--sparsity [0.5,0.2]", "sparsity must be one value or 1 (one a pass), got 2: [0.5, 0.2]"),
         ("--sparsty 0.5", "there is no flag --sparsty; did you mean --sparsity"),
         (
@@ -79,9 +79,9 @@ def refuse(redense, tmp_path, monkeypatch):
             "--data no.csv",
             "data 'no.csv': no such list; it needs the columns path, label and split",
         ),
-        ("--batch eight", "--batch: expected int. Got value: eight"),
+        ("--batch eight", "--batch: expected a whole number, got 'eight'"),
         ("--batch 0", "batch must be at least 1, got 0"),
-        ("--size 8.5", "--size: expected int or nothing. Got value: 8.5"),
+        ("--size 8.5", "--size: expected a whole number, got '8.5'"),
         ("--lr 0", "lr must be a finite number above 0, got 0.0"),
         ("--seed -1", "seed must lie in 0 to 4294967295, got -1"),
         ("--devices 0", "devices 0: "),
@@ -317,7 +317,7 @@ def test_every_command_has_help(command, redense):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_flag_of_a_recipe_has_help_type_and_default(recipe, redense):
+def test_every_flag_of_a_recipe_is_explained(recipe, redense):
     answer = redense("train", recipe, "--help")
     assert answer.code == 0
     _, options = RECIPES[recipe].load()
@@ -333,9 +333,7 @@ def test_every_flag_of_a_recipe_has_help_type_and_default(recipe, redense):
         flag = f"--{name.replace('_', '-')} "
         start = answer.out.index(flag, answer.out.index("options:"))
         told = " ".join(answer.out[start : answer.out.find("\n  --", start)].split())
-        assert "default: " in told, told
-        assert "type: " in told or "{true,false}" in told, told
-        assert len(told.split()) > 5, told
+        assert len(told.split()) > 3, told
 
 
 def test_ctrl_c_before_training_starts_is_no_traceback(redense, pictures, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""The command line: a file per command, argument parsing only."""
+"""The command line: one file per command, argument parsing only."""
 
 from redense.cli.main import COMMANDS, main
 

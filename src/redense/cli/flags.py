@@ -1,20 +1,16 @@
-"""Flags: the dataclasses that become them, and a parser whose errors are one clear line."""
+"""Flags: made from the fields of dataclasses, and a parser whose errors are one clear line."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
-import os
+import inspect
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-
-try:
-    from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
-except ImportError as error:
-    raise ImportError(
-        "the redense command needs its recipes' packages: pip install 'redense[recipes]'"
-    ) from error
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -24,13 +20,13 @@ class Machine:
     Args:
         out: run folder; default runs/RECIPE-N.
         accelerator: cpu, gpu, mps or auto.
-        devices: processes on this machine, one a device; under torchrun its own number counts.
+        devices: processes on this machine, one per device; under torchrun its own number counts.
         strategy: of several devices: ddp (each holds the whole network) or fsdp2 (each a shard of
             weights, gradients and momentum; images only).
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         include: shell patterns of weights that may be held, instead of the default choice; commas
-            between them. exclude: shell patterns of weights that are never held; commas between
-            them.
+            between them.
+        exclude: shell patterns of weights that are never held; commas between them.
     """
 
     out: Path | None = None
@@ -42,109 +38,106 @@ class Machine:
     exclude: str = ""
 
 
-@dataclass(frozen=True)
-class Study:
-    """What is compared.
+class Parser(argparse.ArgumentParser):
+    """A parser that raises one line instead of exiting, and takes no abbreviations."""
 
-    Args:
-        seeds: how many; every method runs once with each of 0, 1, 2, ...
-        methods: with commas: dense, longer, lower_lr (the matched control), pruned, random_dsd,
-            dsd, dsdsd, swa. jobs: runs at a time, one thread each; default one a core.
-        backend: loky on this machine, dask or ray for a cluster.
-        split: what the verdict reads: test, or valid while choosing a setting.
-        out: study folder; default runs/study-RECIPE. An unfinished study there goes on.
-    """
+    def __init__(self, program: str, description: str) -> None:
+        super().__init__(prog=program, description=description, allow_abbrev=False)
 
-    seeds: int = 5
-    methods: str = "dense,longer,lower_lr,pruned,random_dsd,dsd"
-    jobs: int = os.cpu_count() or 1
-    backend: str = "loky"
-    split: str = "test"
-    out: Path | None = None
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        message = message.removeprefix("argument ")
+        raise ValueError(f"{message} ({self.prog} --help lists all)")
 
-    def __post_init__(self) -> None:
-        if self.split not in ("test", "valid"):
-            raise ValueError(f"split must be test or valid, got {self.split!r}")
-        if self.seeds < 2:
-            raise ValueError(
-                f"seeds must be at least 2, got {self.seeds}; a verdict needs 6 and more"
-            )
-        if self.jobs < 1:
-            raise ValueError(f"jobs must be at least 1, got {self.jobs}")
+    def add_fields(
+        self,
+        kind: type,
+        *,
+        skip: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        """One flag per field of a dataclass, explained by its docstring's Args."""
+        title, _, _ = inspect.cleandoc(kind.__doc__ or "").partition("\n")
+        group = self.add_argument_group(title.rstrip("."))
+        types = get_type_hints(kind)
+        meanings = _meanings(kind)
+        for field in fields(kind):
+            if field.name in skip:
+                continue
+            default = (defaults or {}).get(field.name, field.default)
+            add_flag(group, field.name, types[field.name], default, meanings.get(field.name, ""))
 
 
-def make_parser(program: str, description: str) -> Any:
-    """A jsonargparse parser that raises instead of exiting."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=False)
-    return ArgumentParser(
-        prog=program, description=description, exit_on_error=False, allow_abbrev=False
+def add_flag(parser: Any, name: str, kind: Any, default: Any, meaning: str) -> None:
+    """``--name`` of a type such as ``int | None``; its help says the default."""
+    usual = "" if default in (None, "") else f" (default: {_written(default)})"
+    parser.add_argument(
+        f"--{name.replace('_', '-')}",
+        dest=name,
+        default=default,
+        type=lambda text: convert(kind, text),
+        metavar=_METAVARS[_kinds(kind)[0]],
+        help=f"{meaning}{usual}".replace("%", "%%"),
     )
 
 
-def parse(parser: Any, arguments: list[str]) -> Namespace:
-    """Flags are written with hyphens; jsonargparse names them as their Python arguments."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(_hyphens(re.sub(r", --\w+\+ [A-Z_]+", "", parser.format_help())), end="")
-        raise SystemExit(0)
-    try:
-        return parser.parse_args(
-            [
-                re.sub(r"^--[\w-]+", lambda m: "--" + m[0][2:].replace("-", "_"), a)
-                for a in arguments
-            ]
-        )
-    except ArgumentError as error:
-        message = _hyphens(re.sub(r'Parser key "(\w+)"', r"--\1", one_line(error)))
-        message = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", message)
-        if union := re.search(
-            r"(.*): Does not validate.*Subtypes: \[(.*?)\] Errors.*Given value: (.*)", message
-        ):
-            kinds = (
-                re.sub(r"<class '(\w+)'>", r"\1", union[2])
-                .replace("NoneType", "nothing")
-                .replace(", ", " or ")
+def parse(parser: Parser, arguments: list[str]) -> argparse.Namespace:
+    """The flags' values; what is no flag is an error with near names."""
+    asked, strays = parser.parse_known_args(arguments)
+    flags = list(parser._option_string_actions)
+    for stray in strays:
+        flag = stray.partition("=")[0]
+        if flag.startswith("--"):
+            hint = near(flag, flags, cutoff=0.5)
+            raise ValueError(
+                f"there is no flag {flag}{f'; {hint}' if hint else ''} "
+                f"({parser.prog} --help lists all)"
             )
-            message = f"{union[1]}: expected {kinds}. Got value: {union[3]}"
-        flags = {_hyphens(flag) for action in parser._actions for flag in action.option_strings}
-        for wrong in re.findall(r"--[\w-]+", message) if "nrecognized" in message else []:
-            near = difflib.get_close_matches(
-                wrong, (flag for flag in flags if "+" not in flag), n=2, cutoff=0.5
-            )
-            message = f"there is no flag {wrong}" + (
-                f"; did you mean {' or '.join(near)}?" if near else ""
-            )
-        raise ValueError(f"{message} ({parser.prog} --help lists all)") from error
+    if strays:
+        parser.error(f"unrecognized arguments: {' '.join(strays)}")
+    return asked
 
 
-def _hyphens(text: str) -> str:
-    return re.sub(r"--\w+", lambda match: "--" + match[0][2:].replace("_", "-"), text)
+def given(arguments: list[str]) -> set[str]:
+    """Names of the flags that are written out, as Python has them."""
+    flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
+    return {flag[2:].replace("-", "_") for flag in flags}
 
 
-def run_config(recipe: str, options: Any, asked: Namespace) -> dict[str, Any]:
-    """What a run folder's config.json says besides method, seed and plan."""
-    return {
-        "recipe": recipe,
-        "options": {name: getattr(options, name) for name in options.__dataclass_fields__},
-        "include": [pattern for pattern in asked.include.split(",") if pattern],
-        "exclude": [pattern for pattern in asked.exclude.split(",") if pattern],
-        "accelerator": asked.accelerator,
-        "devices": asked.devices,
-        "precision": asked.precision,
-    }
+def convert(kind: Any, text: str) -> Any:
+    """A flag's text as a value of its type; ``~/`` is the home folder."""
+    for one in _kinds(kind):
+        try:
+            return _CONVERT[one](text)
+        except ValueError:
+            continue
+    raise argparse.ArgumentTypeError(f"expected {_kind_name(kind)}, got {text!r}")
 
 
-def build(kind: type, asked: Namespace) -> Any:
+def add_path(parser: Any, name: str, meaning: str, **more: Any) -> None:
+    """A path that is given by its place, or as a flag if its name says so."""
+    parser.add_argument(name, type=lambda text: convert(Path, text), help=meaning, **more)
+
+
+def build(kind: type, asked: argparse.Namespace, **replaced: Any) -> Any:
     """A dataclass from the flags that were made from it."""
-    return kind(**{name: asked[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+    values = vars(asked) | replaced
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
-def choose(what: str, name: str, known: Any) -> str:
+def choose(what: str, name: str, known: Collection[str]) -> str:
     """``name`` itself if it is known, else a ValueError with near names."""
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = near(name, known)
+        hint = f"{hint} " if hint else ""
         raise ValueError(f"there is no {what} {name!r}; {hint}known: {', '.join(known)}")
     return name
+
+
+def near(name: str, known: Collection[str], cutoff: float = 0.4) -> str:
+    """``did you mean a or b?``, or nothing."""
+    names = difflib.get_close_matches(name, known, n=2, cutoff=cutoff)
+    return f"did you mean {' or '.join(names)}?" if names else ""
 
 
 def one_line(error: BaseException) -> str:
@@ -153,3 +146,68 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(text.split()) or type(error).__name__
+
+
+def _home(text: str) -> str:
+    """A shell leaves the tilde in --out=~/runs alone, and so do notebooks and job files."""
+    return str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+def _list(text: str) -> list[float]:
+    inner = text.removeprefix("[").removesuffix("]")
+    return [float(number) for number in inner.replace("/", ",").split(",")]
+
+
+_CONVERT: dict[Any, Callable[[str], Any]] = {
+    bool: _boolean,
+    int: int,
+    float: float,
+    str: _home,
+    Path: lambda text: Path(_home(text)),
+    list[float]: _list,
+}
+_KIND_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    list[float]: "several with slashes between, as 0.5/0.25",
+}
+_METAVARS = {bool: "{true,false}", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+def _kinds(kind: Any) -> list[Any]:
+    """``int | None`` takes an int."""
+    return [kind] if kind in _CONVERT else [one for one in get_args(kind) if one is not NoneType]
+
+
+def _kind_name(kind: Any) -> str:
+    return " or ".join(_KIND_NAMES[one] for one in _kinds(kind))
+
+
+def _written(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, list):
+        return "/".join(map(str, default))
+    return str(default)
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """What a docstring's Args say of each field.
+
+    >>> _meanings(Machine)["accelerator"]
+    'cpu, gpu, mps or auto'
+    """
+    _, _, text = inspect.cleandoc(kind.__doc__ or "").partition("Args:")
+    names = "|".join(field.name for field in fields(kind))
+    _, *parts = re.split(rf"(?:^|\n\s*|\.\s+)({names}): ", text)
+    meanings = zip(parts[::2], parts[1::2], strict=True)
+    return {name: " ".join(meaning.split()).removesuffix(".") for name, meaning in meanings}

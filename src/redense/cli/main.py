@@ -1,36 +1,60 @@
-"""The command line's front door: finds the command and turns its errors into one line."""
+"""The command line's front door: finds the command, and turns errors, signals and a closed pipe
+into an exit code."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
-from redense.cli.flags import ArgumentError, choose, one_line
+from redense.cli.flags import choose, one_line
 
 COMMANDS = {
-    "train": ("train", "train a recipe dense, sparse, re-dense; prints each phase's result"),
-    "study": ("study", "dense-sparse-dense against controls of equal budget, paired over seeds"),
-    "report": ("study", "runs and studies as one HTML page that needs no network"),
-    "sensitivity": (
-        "study",
-        "prune one layer of a trained network at a time, and propose sparsities",
-    ),
-    "inspect": ("network", "zeros per tensor of any checkpoint"),
-    "export": ("network", "a run's network as safetensors with a model card"),
-    "eval": ("network", "top-1 and top-5 of an image network on a folder"),
-    "transcribe": ("network", "print what is said in recordings, by a trained speech network"),
-    "caption": ("network", "say what pictures show, with a network trained on captions"),
-    "data": ("data", "fetch and prepare a packaged data set"),
+    "train": "train a recipe dense, sparse, re-dense; prints each phase's result",
+    "study": "dense-sparse-dense against controls of equal budget, paired over seeds",
+    "report": "runs and studies as one HTML page that needs no network",
+    "sensitivity": "prune one layer at a time, and propose sparsities",
+    "inspect": "zeros per tensor of any checkpoint",
+    "export": "a run's network as safetensors with a model card",
+    "eval": "top-1 and top-5 of an image network on a folder",
+    "transcribe": "print what is said in recordings, by a trained speech network",
+    "caption": "say what pictures show, with a network trained on captions",
+    "data": "fetch and prepare a packaged data set",
 }
-"""For each command the module of `redense.cli` that has it, and what it does."""
+"""What each command does; ``redense.cli.NAME.NAME_command`` is it."""
+
+MISTAKES = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
+"""What a mistake in what was asked for raises: one line and exit code 2, no traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 for a mistake in what was asked for, 130 after
-    Ctrl-C."""
+    """Run one command: 0 when it worked, 2 for a mistake in what was asked for, 130 after Ctrl-C,
+    143 after SIGTERM, 141 when nobody reads the output any more."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with _interrupting_signals() as received, _safe_path():
+        try:
+            code = _run(arguments)
+            sys.stdout.flush()
+            return 128 + received[0] if received else code
+        except BaseException as error:
+            if received:  # importing, C code may make another error of it
+                return _stopped(error, received[0])
+            if isinstance(error, KeyboardInterrupt):
+                return _stopped(error, signal.SIGINT)
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                return 128 + signal.SIGPIPE
+            if not isinstance(error, MISTAKES) or os.environ.get("REDENSE_TRACEBACK"):
+                raise
+            print(f"redense: error: {one_line(error)}", file=sys.stderr)
+            return 2
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
@@ -39,36 +63,83 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"redense {__version__}")
         return 0
+    command = choose("command", arguments[0], COMMANDS)
+    module = import_module(f"redense.cli.{command}")
     try:
-        command = choose("command", arguments[0], COMMANDS)
-        module = import_module(f"redense.cli.{COMMANDS[command][0]}")
         code: int = getattr(module, f"{command}_command")(arguments[1:])
-        return code
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        ImportError,
-        NotImplementedError,
-        ArgumentError,
-    ) as error:
-        if os.environ.get("REDENSE_TRACEBACK"):
-            raise
-        print(f"redense: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    except SystemExit as end:  # argparse's, after --help
+        return int(end.code or 0)
+    return code
+
+
+@contextmanager
+def _interrupting_signals() -> Iterator[list[int]]:
+    """Let SIGTERM interrupt as Ctrl-C does; the list says which of them came."""
+    received: list[int] = []
+    process = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a fork, such as a data loader's, dies without a word
+            os._exit(128 + number)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # nohup's wish is kept
+                before[number] = handler
+                signal.signal(number, interrupt)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Start no Python process that takes a random.py of the working directory for the standard
+    library's."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+def _stopped(error: BaseException, number: int) -> int:
+    """Say so, with the way to go on if a command gave it."""
+    how = str(error) if isinstance(error, KeyboardInterrupt) else ""
+    print(f"stopped; {how}" if how else "stopped", file=sys.stderr)
+    return 128 + number
+
+
+def _nobody_reads() -> bool:
+    """Whether a reader of the output has gone, as head does; what is left then goes nowhere."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return gone
 
 
 def _overview() -> str:
-    listed = "\n".join(f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items())
+    listed = "\n".join(f"  {name:11} {summary}" for name, summary in COMMANDS.items())
     return (
-        "usage: redense COMMAND ...\n\nDense-Sparse-Dense training, and the proof whether it "
-        "helped.\n\n"
+        "usage: redense COMMAND ...\n\n"
+        "Dense-Sparse-Dense training, and the proof whether it helped.\n\n"
         f"commands:\n{listed}\n\n"
         "first run:  redense train images          (Fashion-MNIST, a few minutes)\n"
-        "go on:      redense train images --resume runs/images-1\n"
-        "redense COMMAND --help shows a command's flags; REDENSE_TRACEBACK=1 shows where an error "
-        "came from."
+        "go on:      redense train images --resume runs/images-1\n\n"
+        "redense COMMAND --help shows a command's flags.\n"
+        "REDENSE_TRACEBACK=1 shows where an error came from."
     )

@@ -1,11 +1,53 @@
-"""``redense study``, ``sensitivity`` and ``report``: the proof."""
+"""``redense study``: the proof."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from redense.cli.flags import Machine, Study, build, choose, make_parser, parse, run_config
+from redense.cli.flags import Machine, Parser, add_flag, build, choose, parse
+from redense.cli.train import run_config, usual_schedule
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Args:
+        seeds: how many; every method runs once with each of 0, 1, 2, ...
+        methods: with commas: dense, longer, lower_lr (the matched control), pruned, random_dsd,
+            dsd, dsdsd, swa.
+        jobs: runs at a time, one thread each; default one per core that this process may use.
+        backend: loky on this machine, dask or ray for a cluster.
+        split: what the verdict reads: test, or valid while choosing a setting.
+        out: study folder; default runs/study-RECIPE. An unfinished study there goes on.
+    """
+
+    seeds: int = 5
+    methods: str = "dense,longer,lower_lr,pruned,random_dsd,dsd"
+    jobs: int | None = None
+    backend: str = "loky"
+    split: str = "test"
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in ("test", "valid"):
+            raise ValueError(f"split must be test or valid, got {self.split!r}")
+        if self.seeds < 2:
+            raise ValueError(
+                f"seeds must be at least 2, got {self.seeds}; a verdict needs 6 and more"
+            )
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {self.jobs}")
+
+    @property
+    def workers(self) -> int:
+        """Jobs at a time: slurm, taskset and a container's quota may leave fewer cores than there
+        are."""
+        from joblib import cpu_count
+
+        return self.jobs or cpu_count()
 
 
 def study_command(arguments: list[str]) -> int:
@@ -27,32 +69,32 @@ def study_command(arguments: list[str]) -> int:
     from redense.study.summary import as_markdown, print_summary, summarize_records
 
     _, options = recipe.load()
-    parser = make_parser(
+    flags = arguments[1:]
+    usual = usual_schedule(recipe, flags)
+    shares = usual.pop("sparsity", Schedule.sparsity)
+    parser = Parser(
         f"redense study {recipe.name}",
         "Compare dense-sparse-dense with controls of equal budget, paired over seeds.",
     )
-    parser.add_class_arguments(Study, None)
-    parser.add_class_arguments(Schedule, None, skip={"sparsity", "plan", "mask"})
-    usual = recipe.schedule.get("sparsity", Schedule.sparsity)
-    parser.add_argument(
-        "--sparsity",
-        type=str,
-        default="/".join(map(str, usual)) if isinstance(usual, list) else str(usual),
-        help=(
-            "one share to hold, several to compare with commas between them; 0.5/0.25 is one "
-            "for each of two passes"
-        ),
+    parser.add_fields(Study)
+    parser.add_fields(Schedule, skip={"sparsity", "plan", "mask"}, defaults=usual)
+    add_flag(
+        parser,
+        "sparsity",
+        str,
+        "/".join(map(str, shares)) if isinstance(shares, list) else str(shares),
+        "one share to hold, several to compare with commas between them; 0.5/0.25 is one for each "
+        "of two passes",
     )
-    parser.add_class_arguments(options, None)
-    parser.add_class_arguments(Machine, None, skip={"out", "strategy"})
-    parser.set_defaults({key: value for key, value in recipe.schedule.items() if key != "sparsity"})
-    asked = parse(parser, arguments[1:])
+    parser.add_fields(options, defaults=usual)
+    parser.add_fields(Machine, skip={"out", "strategy"})
+    asked = parse(parser, flags)
     chosen = build(options, asked)
     study = build(Study, asked)
     fields = {
-        name: asked[name]
+        name: getattr(asked, name)
         for name in Schedule.__dataclass_fields__
-        if name in asked and name != "sparsity"
+        if name in vars(asked) and name != "sparsity"
     }
     plans = {
         text: Schedule(sparsity=shares[0] if len(shares) == 1 else shares, **fields).to_plan()
@@ -73,12 +115,10 @@ def study_command(arguments: list[str]) -> int:
         f"branching spares {100 * saved_share(jobs):.0f} %"
     )
     try:
-        failed = [
-            o for o in run_study(folder, jobs, workers=study.jobs, backend=study.backend) if o.error
-        ]
-    except KeyboardInterrupt:
-        print("stopped; nothing is lost: the same command goes on", file=sys.stderr)
-        return 130
+        outcomes = run_study(folder, jobs, workers=study.workers, backend=study.backend)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
+        raise KeyboardInterrupt("nothing is lost: the same command goes on") from None
+    failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         print(
             f"{outcome.job.name} failed: {outcome.error} "
@@ -99,45 +139,3 @@ def _levels(text: str) -> dict[str, list[float]]:
         raise ValueError(
             f"--sparsity takes numbers such as 0.3, 0.2,0.5 or 0.5/0.25, got {text!r}"
         ) from None
-
-
-def sensitivity_command(arguments: list[str]) -> int:
-    """Prune one layer at a time."""
-    from redense.runs.folder import RunFolder
-    from redense.study.sensitivity import LEVELS, measure, print_sensitivity, save
-
-    parser = make_parser(
-        "redense sensitivity",
-        "How much pruning each layer of a run's dense network bears, on validation data.",
-    )
-    parser.add_argument("run", type=Path, help="a run folder whose first phase is finished")
-    levels = ",".join(map(str, LEVELS))
-    parser.add_argument(
-        "--levels", type=str, default=levels, help="shares of one layer to set to zero, with commas"
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=0.5, help="what a layer may cost, in the metric's unit"
-    )
-    asked = parse(parser, arguments)
-    run = RunFolder(asked.run)
-    found = measure(run, [float(level) for level in asked.levels.split(",")], asked.tolerance)
-    print_sensitivity(found)
-    print(*save(found, run))
-    return 0
-
-
-def report_command(arguments: list[str]) -> int:
-    """One page on runs and studies."""
-    from redense.report.page import report
-
-    parser = make_parser("redense report", "One self-contained HTML page on runs and studies.")
-    parser.add_argument("paths", type=Path, nargs="+", help="run folders, study folders, or both")
-    parser.add_argument(
-        "--out",
-        type=Path | None,
-        default=None,
-        help="the page; default report.html in the first path",
-    )
-    asked = parse(parser, arguments)
-    print(report(asked.paths, asked.out))
-    return 0

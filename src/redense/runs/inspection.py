@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -56,29 +54,6 @@ def inspect(path: Path) -> list[TensorZeros]:
     if not found:
         raise ValueError(f"{path} holds no floating-point tensor")
     return found
-
-
-def print_inspection(tensors: list[TensorZeros], console: Console | None = None) -> None:
-    """A row a tensor, and the total."""
-    table = Table("tensor", "shape", "dtype")
-    for title in ("weights", "zeros", "sparsity"):
-        table.add_column(title, justify="right")
-    for t in tensors:
-        share = t.zeros / t.numel if t.numel else 0.0
-        table.add_row(
-            t.name,
-            "x".join(map(str, t.shape)),
-            t.dtype,
-            f"{t.numel:,}",
-            f"{t.zeros:,}",
-            f"{100 * share:.2f} %",
-        )
-    weights, zeros = sum(t.numel for t in tensors), sum(t.zeros for t in tensors)
-    table.add_section()
-    table.add_row(
-        "all", "", "", f"{weights:,}", f"{zeros:,}", f"{100 * zeros / max(weights, 1):.2f} %"
-    )
-    (console or Console()).print(table)
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:

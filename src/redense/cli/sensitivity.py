@@ -1,0 +1,29 @@
+"""``redense sensitivity``: how much pruning each layer bears."""
+
+from __future__ import annotations
+
+from redense.cli.flags import Parser, add_flag, add_path, convert, parse
+
+
+def sensitivity_command(arguments: list[str]) -> int:
+    """Prune one layer at a time."""
+    parser = Parser(
+        "redense sensitivity",
+        "How much pruning each layer of a run's dense network bears, on validation data.",
+    )
+    add_path(parser, "run", "a run folder whose first phase is finished")
+    parser.add_argument(
+        "--levels",
+        type=lambda text: convert(list[float], text),
+        help="shares of one layer to set to zero, with commas between them; default 0.2 to 0.9",
+    )
+    add_flag(parser, "tolerance", float, 0.5, "what a layer may cost, in the metric's unit")
+    asked = parse(parser, arguments)
+    from redense.runs.folder import RunFolder
+    from redense.study.sensitivity import LEVELS, measure, print_sensitivity, save
+
+    run = RunFolder(asked.run)
+    measured = measure(run, asked.levels or LEVELS, asked.tolerance)
+    print_sensitivity(measured)
+    print(*save(measured, run))
+    return 0

@@ -1,0 +1,24 @@
+"""``redense transcribe``: what is said in recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redense.cli.flags import Parser, add_flag, add_path, parse
+
+
+def transcribe_command(arguments: list[str]) -> int:
+    """Print what is said in recordings."""
+    parser = Parser("redense transcribe", "Print what is said in recordings, one line per file.")
+    add_path(parser, "model", "a finished run of speech, or what redense export wrote of one")
+    add_path(parser, "audio", "wav, flac, ogg, mp3, NIST sphere; any rate and channels", nargs="+")
+    add_flag(parser, "lm", Path | None, None, "n-gram model (ARPA) for a beam search; else greedy")
+    add_flag(parser, "beam", int, 64, "hypotheses that the beam search keeps")
+    add_flag(parser, "lm_weight", float, 1.0, "of a word's log-probability in --lm")
+    add_flag(parser, "word_score", float, 1.0, "added for each word")
+    asked = parse(parser, arguments)
+    from redense.recipes.speech.transcribe import transcribe
+
+    for file, text in transcribe(**vars(asked)):
+        print(f"{file}: {text}", flush=True)
+    return 0
