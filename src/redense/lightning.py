@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from .masks import check_agreement
 from .plan import Plan
-from .prunable import Patterns
+from .prunable import Patterns, patterns, prunable
+from .rates import Rates, follows
 from .scheduler import PhaseScheduler
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.strategies import DDPStrategy
+    from lightning.pytorch.utilities.rank_zero import rank_zero_info
 except ImportError as error:
     raise ImportError(
         "redense.lightning needs Lightning: pip install 'redense[lightning]'"
@@ -22,14 +24,19 @@ except ImportError as error:
 class DSDCallback(Callback):
     """Walk a plan beside Lightning's loop; checkpoints and resume go through Lightning's own files.
 
-    A module whose ``configure_optimizers`` returns no learning-rate scheduler asks for the plan's
-    rates: then they are set before every batch, and a phase's decay runs smoothly through its
-    epochs. A module with a scheduler of its own keeps it, for instance ``LambdaLR(optimizer,
-    plan.lr_factor)``.
+    Each step trains at the module's own rate times the plan's factor: without a schedule these are
+    the plan's rates, and any other schedule is their envelope. A schedule that already is
+    ``LambdaLR(optimizer, plan.lr_factor)`` is left as it is. A phase's decay runs smoothly through
+    its epochs.
+
+    It moves to the front of the Trainer's callbacks, so that all others see the phase and the rate
+    that a batch is trained with. Under ``fast_dev_run`` each batch stands for a phase. An empty
+    plan, ``Plan(())``, does nothing.
 
     Args:
         plan: what to do when.
-        unit: what the plan counts, ``epoch`` or ``step`` (optimizer steps).
+        unit: what the plan counts, ``epoch`` or ``step``: optimizer steps, with several optimizers
+            the batches after which one of them has stepped.
         include, exclude: which weights may be held, passed to `redense.prunable`.
 
     >>> trainer = Trainer(max_epochs=len(plan), callbacks=[DSDCallback(plan)])
@@ -47,102 +54,191 @@ class DSDCallback(Callback):
             raise ValueError(f"unit must be 'epoch' or 'step', got {unit!r}")
         self.plan, self.unit = plan, unit
         self.phases: PhaseScheduler | None = None
-        """The scheduler, while training runs."""
-        self.include, self.exclude = include, exclude
+        """The scheduler, while training runs; None with an empty plan."""
+        self.include = patterns("include", include)
+        self.exclude = patterns("exclude", exclude)
         self._saved: dict[str, Any] | None = None
-        self._sets_rate = False
+        self._rates = Rates()
+        self._factor = 1.0
+        self._in_step = False
+        self._steps = self._stepped = 0
+        self._handles: list[Any] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Go first among the callbacks; a second one Lightning refuses by itself."""
+        others = [callback for callback in trainer.callbacks if callback is not self]
+        trainer.callbacks = [self, *others]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a trainer that would stop before the plan does."""
         limit = trainer.max_epochs if self.unit == "epoch" else trainer.max_steps
-        if limit is not None and 0 <= limit < len(self.plan):
+        if limit is not None and 0 <= limit < len(self.plan) and not trainer.fast_dev_run:
             raise ValueError(
                 f"the plan has {len(self.plan)} {self.unit}s but the Trainer stops after {limit}, "
-                "in phase "
-                f"{self.plan.at(limit).name!r}; pass max_{self.unit}s={len(self.plan)} or a "
-                "shorter plan"
+                f"in phase {self.plan.at(limit).name!r}; pass max_{self.unit}s={len(self.plan)} "
+                "or a shorter plan"
             )
-        self._sets_rate = not trainer.lr_scheduler_configs
-        if (
-            not self._sets_rate
-            and any(phase.lr != 1 for phase in self.plan)
-            and not self._follows_plan(trainer)
-        ):
-            warnings.warn(
-                "the module's own learning-rate scheduler does not follow the plan, whose phases "
-                "change the rate; "
-                "return no scheduler, or LambdaLR(optimizer, plan.lr_factor)",
-                stacklevel=2,
-            )
+        for config in trainer.lr_scheduler_configs:
+            if follows(config.scheduler, self.plan.lr_factor) and config.interval != self.unit:
+                raise ValueError(
+                    f"LambdaLR(optimizer, plan.lr_factor) is stepped every {config.interval} but "
+                    f"the plan counts {self.unit}s; return it with 'interval': {self.unit!r}, or "
+                    "return no scheduler, the callback follows the plan's rates"
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the plan: everything that a checkpoint restores is in place by now."""
+        if not len(self.plan):
+            return
+        done = self._done(trainer)
+        saved = self._saved or self._state_without_masks(done)
+        self._saved = None
         self.phases = PhaseScheduler(
             pl_module, trainer.optimizers, self.plan, include=self.include, exclude=self.exclude
         )
-        if self._saved is not None:
-            self.phases.load_state_dict(self._saved)
-            self._saved = None
+        if saved is not None:
+            self.phases.load_state_dict(saved)
+            self._steps = saved.get("steps", saved["position"])
+        self._stepped = trainer.global_step
+        self._in_step = False
+        self._hook_rates(trainer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the scheduler has said them
+            held = prunable(pl_module, self.include, self.exclude)
+        rank_zero_info(f"DSDCallback\n{held}\n{self.plan}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Enter the epoch's phase."""
-        if self.unit == "epoch":
-            self._seek(trainer, trainer.current_epoch)
+        """Enter the epoch's phase, and show its rate to loggers."""
+        if self.phases is not None:
+            self._seek(trainer, self._done(trainer))
+            self._show_rate(trainer, 0)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Enter the step's phase and set the rate."""
-        if self.unit == "step":
-            self._seek(trainer, trainer.global_step)
-        if self._sets_rate:
-            first = (
-                batch_idx - batch_idx % trainer.accumulate_grad_batches
-            )  # a step has one rate, its first batch's
-            done = first / max(trainer.num_training_batches, 1) if self.unit == "epoch" else 0.0
-            factor = self.plan.lr_factor(self._require().position + done)
-            for optimizer in trainer.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+        """Enter the batch's phase: an epoch that a checkpoint was taken in has no start."""
+        if self.phases is None:
+            return
+        done = self._done(trainer)
+        if trainer.fast_dev_run:
+            done = self.plan.starts[min(batch_idx, len(self.plan.starts) - 1)]
+        self._seek(trainer, done)
+        self._show_rate(trainer, batch_idx)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
+    ) -> None:
+        """A step that mixed precision may skip: a schedule must not see the factor after it."""
+        if not self._in_step:
+            self._rates.restore()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch if it stepped, and show the module's own rates to checkpoints."""
+        self._rates.restore()
+        self._steps += trainer.global_step > self._stepped
+        self._stepped = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the module's own rates to checkpoints."""
+        self._rates.restore()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Release what the last phase held; a plan that was cut short warns."""
-        phases = self._require()
-        done = trainer.current_epoch if self.unit == "epoch" else trainer.global_step
+        self._unhook_rates()
+        if self.phases is None:
+            return
+        done = len(self.plan) if trainer.fast_dev_run else self._done(trainer)
         if (
-            done >= len(self.plan) or self.plan.at(done) == phases.phase
+            done >= len(self.plan) or self.plan.at(done) == self.phases.phase
         ):  # a phase that never ran is not entered
             self._seek(trainer, done)
-        phases.close()
+        self.phases.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no hook behind; what was held can still be saved."""
+        self._unhook_rates()
+        if self.phases is not None and self.phases.held is not None:
+            self.phases.held.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoints: position, plan and packed masks."""
-        return {} if self.phases is None else self.phases.state_dict()
+        return {} if self.phases is None else self.phases.state_dict() | {"steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning restores callbacks before optimizers exist: kept until training starts."""
         self._saved = state_dict or None
 
+    def _done(self, trainer: Trainer) -> int:
+        if self.unit == "epoch":
+            return trainer.current_epoch
+        return trainer.global_step if len(trainer.optimizers) == 1 else self._steps
+
     def _seek(self, trainer: Trainer, step: int) -> None:
-        phases = self._require()
-        before = phases.held
-        phases.seek(min(step, len(self.plan)))
-        if (
-            phases.held is not None
-            and phases.held is not before
-            and isinstance(trainer.strategy, DDPStrategy)
-        ):
-            check_agreement(phases.held.masks)
+        assert self.phases is not None
+        before, name = self.phases.held, self.phases.phase.name
+        self.phases.seek(min(step, len(self.plan)))
+        held = self.phases.held
+        if held is not None and held is not before and isinstance(trainer.strategy, DDPStrategy):
+            check_agreement(held.masks)
+        if self.phases.phase.name != name:
+            phase = self.phases.phase
+            rank_zero_info(f"{phase.name} from {self.unit} {step}: {phase.sparsity:.0%} held at 0")
 
-    def _require(self) -> PhaseScheduler:
-        if self.phases is None:
-            raise RuntimeError(
-                "DSDCallback's plan is not open; it opens when trainer.fit() starts training"
+    def _state_without_masks(self, done: int) -> dict[str, Any] | None:
+        """A training that goes on without this callback's state: the plan opens where the Trainer
+        stands, if what was held until then need not be known."""
+        step = min(done, len(self.plan))
+        if step == 0:
+            return None
+        before = step if step == len(self.plan) or not self.plan.at(step).sparsity else step - 1
+        if before < len(self.plan) and self.plan.at(before).sparsity:
+            raise ValueError(
+                f"training goes on at {self.unit} {done}, in phase {self.plan.at(step).name!r}, "
+                "without DSDCallback's state, so what was held is unknown; resume from a "
+                "checkpoint that was written with DSDCallback, or load the weights alone and "
+                "train a plan from its start"
             )
-        return self.phases
+        return {"position": before, "plan": self.plan.to_records(), "masks": {}}
 
-    def _follows_plan(self, trainer: Trainer) -> bool:
-        lambdas = [
-            getattr(config.scheduler, "lr_lambdas", []) for config in trainer.lr_scheduler_configs
-        ]
-        return any(function == self.plan.lr_factor for several in lambdas for function in several)
+    def _hook_rates(self, trainer: Trainer) -> None:
+        """Every step of every optimizer trains at its own rate times the plan's factor."""
+        self._unhook_rates()
+        schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+        if any(follows(schedule, self.plan.lr_factor) for schedule in schedules):
+            return
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])  # as torch's schedules keep it
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    def _unhook_rates(self) -> None:
+        self._rates.restore()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _show_rate(self, trainer: Trainer, batch_idx: int) -> None:
+        if not self._handles:
+            return
+        assert self.phases is not None
+        first = batch_idx - batch_idx % trainer.accumulate_grad_batches
+        # a step has one rate, its first batch's
+        done = first / max(trainer.num_training_batches, 1) if self.unit == "epoch" else 0.0
+        if trainer.fast_dev_run:
+            done = 0.0
+        self._factor = self.plan.lr_factor(self.phases.position + done)
+        for optimizer in trainer.optimizers:
+            self._rates.apply(optimizer.param_groups, self._factor)
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._in_step = True
+        self._rates.apply(optimizer.param_groups, self._factor)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._in_step = False
+        self._rates.restore()

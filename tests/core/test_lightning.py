@@ -1,11 +1,10 @@
 """The Lightning adapter: phases, rates, checkpoints through Lightning's own files."""
 
-import warnings
-
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -13,6 +12,11 @@ import redense
 from redense.lightning import DSDCallback
 
 PLAN = redense.dsd(dense=2, sparse=2, redense=2, sparsity=0.5)
+THEIRS = (
+    "num_workers|bottleneck|logging interval|Checkpoint directory|val_dataloader|"
+    "callbacks used to|ended before the epoch|with manual optimization|experiment logs directory"
+)
+pytestmark = pytest.mark.filterwarnings(f"ignore:(?s).*({THEIRS})")
 
 
 class Net(LightningModule):
@@ -51,24 +55,17 @@ def data():
 
 
 def fit(folder, callbacks, module=None, ckpt=None, validate=False, **limits):
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore",
-            ".*(num_workers|bottleneck|logging interval|Checkpoint "
-            "directory|val_dataloader|callbacks used to).*",
-        )
-        trainer = Trainer(
-            default_root_dir=folder,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-            callbacks=callbacks,
-            **({"max_epochs": len(PLAN)} | limits),
-        )
-        module = module or Net()
-        trainer.fit(module, data(), data() if validate else None, ckpt_path=ckpt, weights_only=True)
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        callbacks=callbacks,
+        **({"max_epochs": len(PLAN), "logger": False} | limits),
+    )
+    module = module or Net()
+    trainer.fit(module, data(), data() if validate else None, ckpt_path=ckpt, weights_only=True)
     return module
 
 
@@ -97,10 +94,72 @@ def test_a_module_with_its_own_scheduler_keeps_it(tmp_path):
     assert diary.rates == pytest.approx([0.1] * 16 + [0.01] * 8)
 
 
-def test_a_scheduler_that_ignores_the_plan_is_named(tmp_path):
-    module = Net(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2))
-    with pytest.warns(UserWarning, match="does not follow the plan"):
-        fit(tmp_path, [DSDCallback(PLAN)], module)
+def step_schedule(optimizer):
+    return torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+
+
+def exponential_schedule(optimizer):
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    return {"scheduler": schedule, "interval": "step"}
+
+
+def plateau_schedule(optimizer):
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    return {"scheduler": schedule, "monitor": "constant"}
+
+
+@pytest.mark.parametrize("schedule", [step_schedule, exponential_schedule, plateau_schedule])
+def test_a_module_s_own_schedule_is_the_envelope_of_the_plan_s_rates(tmp_path, schedule):
+    class Monitored(Net):
+        def training_step(self, batch, index):
+            self.log("constant", 1.0)
+            return super().training_step(batch, index)
+
+    diary, alone = Diary(), Diary()
+    with_plan = fit(tmp_path, [diary, DSDCallback(PLAN)], Monitored(schedule))
+    fit(tmp_path, [alone], Monitored(schedule))
+    factors = [1.0] * 16 + [0.1] * 8
+    assert diary.rates == pytest.approx(
+        [rate * factor for rate, factor in zip(alone.rates, factors, strict=True)]
+    )
+    assert not any(opt._optimizer_step_pre_hooks for opt in [with_plan.optimizers()])
+
+
+def test_a_rate_that_the_module_sets_for_a_step_is_multiplied_too(tmp_path):
+    rates = []
+
+    class WarmUp(Net):
+        def optimizer_step(self, epoch, batch_idx, optimizer, closure):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 * (self.trainer.global_step + 1)
+            optimizer.register_step_pre_hook(
+                lambda opt, *_: rates.append(opt.param_groups[0]["lr"])
+            ) if not rates else None
+            super().optimizer_step(epoch, batch_idx, optimizer, closure)
+
+    fit(tmp_path, [DSDCallback(PLAN)], WarmUp())
+    factors = [1.0] * 16 + [0.1] * 8
+    assert rates == pytest.approx([0.01 * (n + 1) * factor for n, factor in enumerate(factors)])
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_the_monitor_of_rates_logs_the_rate_that_was_used(tmp_path, interval):
+    monitor = LearningRateMonitor(logging_interval=interval)
+    fit(tmp_path, [monitor, DSDCallback(PLAN)], logger=CSVLogger(tmp_path), log_every_n_steps=1)
+    each = 4 if interval == "step" else 1
+    assert monitor.lrs["lr-SGD"] == pytest.approx([0.1] * 4 * each + [0.01] * 2 * each)
+
+
+@pytest.mark.parametrize(("unit", "limit"), [("epoch", "max_epochs"), ("step", "max_steps")])
+def test_a_schedule_of_the_plan_that_counts_something_else_is_refused(tmp_path, unit, limit):
+    other = "step" if unit == "epoch" else "epoch"
+
+    def schedule(optimizer):
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, PLAN.lr_factor)
+        return {"scheduler": schedule, "interval": other}
+
+    with pytest.raises(ValueError, match=f"stepped every {other} but the plan counts {unit}s"):
+        fit(tmp_path, [DSDCallback(PLAN, unit)], Net(schedule), **{limit: 6})
 
 
 class Crash(Callback):
@@ -159,3 +218,144 @@ def test_nothing_is_left_on_the_module_after_fit(tmp_path):
     module = fit(tmp_path, [DSDCallback(redense.Plan((redense.Phase("sparse", 6, sparsity=0.5),)))])
     assert int((module.net[0].weight == 0).sum()) == 24
     assert not module.net[0].weight._post_accumulate_grad_hooks
+
+
+# Checkpoints inside an epoch, and trainings that go on
+
+
+class Phases(Callback):
+    """(epoch, whether half of the weights were zero) of every batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        zeros = int((pl_module.net[0].weight == 0).sum())
+        self.seen.append((trainer.current_epoch, zeros == 24))
+
+
+@pytest.mark.parametrize("every", [2, 3, 4])
+def test_a_resume_from_any_step_walks_the_plan(tmp_path, every):
+    keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=every, save_top_k=-1)
+    whole = fit(tmp_path, [DSDCallback(PLAN), keep])
+    for step in range(every, 24, every):
+        diary = Phases()
+        resumed = fit(tmp_path, [DSDCallback(PLAN), diary], ckpt=tmp_path / f"step={step}.ckpt")
+        assert {zero for epoch, zero in diary.seen if epoch in (2, 3)} <= {True}
+        assert {zero for epoch, zero in diary.seen if epoch not in (2, 3)} <= {False}
+        if step % 4 == 0:
+            assert len(diary.seen) == 24 - step
+            for name, weight in whole.state_dict().items():
+                assert torch.equal(weight, resumed.state_dict()[name]), (step, name)
+
+
+def test_a_further_fit_does_not_open_the_first_phase_again(tmp_path):
+    plan, diary = redense.dsd(0, 2, 2, 0.5), Phases()
+    trainer, module = quiet_trainer(tmp_path, [DSDCallback(plan), diary], max_epochs=4), Net()
+    trainer.fit(module, data())
+    trainer.fit_loop.max_epochs = 6
+    trainer.fit(module, data())
+    assert [zero for _, zero in diary.seen] == [True] * 8 + [False] * 16
+
+
+def plain_checkpoint(folder, epochs):
+    fit(folder, [ModelCheckpoint(folder, f"plain-{epochs}")], max_epochs=epochs)
+    return folder / f"plain-{epochs}.ckpt"
+
+
+def test_a_checkpoint_without_the_plan_opens_it_where_the_trainer_stands(tmp_path):
+    plan, diary = redense.dsd(2, 2, 2, 0.5), Phases()
+    for epochs in (1, 2, 4, 5):
+        diary.seen.clear()
+        fit(tmp_path, [DSDCallback(plan), diary], ckpt=plain_checkpoint(tmp_path, epochs))
+        assert diary.seen == [
+            (epoch, epoch in (2, 3)) for epoch in range(epochs, 6) for _ in range(4)
+        ]
+
+
+def test_a_checkpoint_without_the_plan_inside_its_sparse_phase_is_refused(tmp_path):
+    module = Net()
+    with pytest.raises(ValueError, match=r"at epoch 3, in phase 'sparse', without DSDCallback's"):
+        fit(tmp_path, [DSDCallback(PLAN)], module, ckpt=plain_checkpoint(tmp_path, 3))
+    assert module.net[0].weight.all()
+
+
+def test_an_exception_leaves_no_hook_and_its_checkpoint_goes_on(tmp_path):
+    whole = fit(tmp_path, [DSDCallback(PLAN)])
+    module, last = Net(), ModelCheckpoint(tmp_path, "a", save_on_exception=True, save_last=True)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(tmp_path, [DSDCallback(PLAN), last, Crash(3, 0)], module)
+    assert not module.net[0].weight._post_accumulate_grad_hooks
+    optimizer = module.trainer.optimizers[0]
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert int((module.net[0].weight == 0).sum()) == 24
+    saved = next(tmp_path.glob("exception*.ckpt"), tmp_path / "last.ckpt")
+    resumed = fit(tmp_path, [DSDCallback(PLAN)], ckpt=saved)
+    assert torch.isfinite(resumed.net[0].weight).all()
+    assert list(whole.state_dict()) == list(resumed.state_dict())
+
+
+# Other ways to train
+
+
+def quiet_trainer(folder, callbacks, **options):
+    return Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=callbacks,
+        **options,
+    )
+
+
+def test_two_callbacks_on_one_trainer_are_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `DSDCallback"):
+        fit(tmp_path, [DSDCallback(PLAN), DSDCallback(PLAN)])
+
+
+def test_a_fast_dev_run_tries_every_phase(tmp_path):
+    class Names(Callback):
+        names = ()
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.names += (trainer.callbacks[0].phases.phase.name,)
+
+    diary = Names()
+    quiet_trainer(tmp_path, [diary, DSDCallback(PLAN)], fast_dev_run=4).fit(Net(), data())
+    assert diary.names == ("dense", "sparse", "redense", "redense")
+
+
+def test_at_sparsity_0_the_weights_are_those_of_a_training_without_redense(tmp_path):
+    plan = redense.dsd(2, 2, 2, sparsity=0.0, redense_lr=1.0)
+    ours, plain = fit(tmp_path, [DSDCallback(plan)]), fit(tmp_path, [])
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, ours.state_dict()[name]), name
+
+
+def test_several_optimizers_of_one_batch_are_one_step(tmp_path):
+    class Two(Net):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, index):
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+                self.manual_backward(super().training_step(batch, index))
+                optimizer.step()
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in self.net[::2]]
+
+    plan, diary = redense.dsd(8, 8, 8, sparsity=0.5), Phases()
+    keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    whole = fit(tmp_path, [DSDCallback(plan, "step"), diary, keep], Two())
+    assert [zero for _, zero in diary.seen] == [False] * 8 + [True] * 8 + [False] * 8
+    resumed = fit(tmp_path, [DSDCallback(plan, "step")], Two(), ckpt=tmp_path / "step=24.ckpt")
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
