@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .masks import unpack
 from .plan import Plan
-from .prunable import Patterns
+from .prunable import Patterns, patterns, prunable
+from .rates import Rates, follows
 from .scheduler import PhaseScheduler
 
 try:
     from transformers import TrainerCallback, TrainerState, TrainingArguments
+    from transformers.optimization import GreedyLR
+    from transformers.utils import logging
 except ImportError as error:
     raise ImportError(
         "redense.huggingface needs Transformers: pip install 'redense[huggingface]'"
@@ -24,6 +30,8 @@ FILE = "redense.pt"
 """What a checkpoint folder holds beside the Trainer's own files: position, plan and packed
 masks."""
 
+_LOGGER = logging.get_logger(f"transformers.{__name__}")  # under it, the Trainer's verbosity counts
+
 
 class DSDCallback(TrainerCallback):
     """Walk a plan beside the Trainer's loop; checkpoints and resume go through the Trainer's own
@@ -31,10 +39,13 @@ class DSDCallback(TrainerCallback):
 
     Each step trains at the Trainer's scheduled rate times the plan's factor, so
     ``lr_scheduler_type="constant"`` gives the plan's rates alone and any other schedule is their
-    envelope. The Trainer logs its schedule, without the factor. A schedule that already is
-    ``LambdaLR(optimizer, plan.lr_factor)`` (``Trainer(optimizers=...)``) is left as it is.
+    envelope; the Trainer logs the product. A schedule that already is ``LambdaLR(optimizer,
+    plan.lr_factor)`` (``Trainer(optimizers=...)``) is left as it is.
 
     The first step of a phase opens it: the checkpoint of a dense phase's last epoch is still dense.
+    The Trainer tells no callback of an exception: what was held then is let go when the next
+    ``train()`` begins, when the Trainer is collected, or by ``redense.release(model)``. An empty
+    plan, ``Plan(())``, does nothing.
 
     Args:
         plan: what to do when.
@@ -57,16 +68,26 @@ class DSDCallback(TrainerCallback):
             raise ValueError(f"unit must be 'epoch' or 'step', got {unit!r}")
         self.plan, self.unit = plan, unit
         self.phases: PhaseScheduler | None = None
-        """The scheduler, from the training's begin on."""
-        self._include, self._exclude = include, exclude
+        """The scheduler, from the training's begin on; None with an empty plan."""
+        self._include = patterns("include", include)
+        self._exclude = patterns("exclude", exclude)
         self._epochs = 0
         self._follows_plan = False
-        self._rates: list[Any] = []
+        self._rates = Rates()
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Refuse a second callback on one Trainer."""
+        _claim("init", state)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
         """Open the plan, or go on with it: model, optimizer and schedule are restored by now."""
+        _claim("train", state)
+        if not len(self.plan):
+            return
         limit = state.num_train_epochs if self.unit == "epoch" else state.max_steps
         if limit < len(self.plan):
             remedy = f"num_train_epochs={len(self.plan)} without max_steps"
@@ -76,9 +97,7 @@ class DSDCallback(TrainerCallback):
                 "in phase "
                 f"{self.plan.at(limit).name!r}; pass {remedy} or a shorter plan"
             )
-        self._follows_plan = self.plan.lr_factor in getattr(
-            kwargs["lr_scheduler"], "lr_lambdas", []
-        )
+        self._follows_plan = follows(kwargs["lr_scheduler"], self.plan.lr_factor)
         if self._follows_plan and self.unit == "epoch":
             raise ValueError(
                 "LambdaLR(optimizer, plan.lr_factor) counts optimizer steps but unit='epoch' "
@@ -95,6 +114,10 @@ class DSDCallback(TrainerCallback):
         self._epochs = int(state.epoch)
         if state.global_step:
             self.phases.load_state_dict(_saved(args, state, model))
+        weakref.finalize(state, self.phases.detach)  # the Trainer is gone, perhaps by an exception
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the scheduler has said them
+            _LOGGER.info(f"{prunable(model, self._include, self._exclude)}\n{self.plan}")
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
@@ -116,41 +139,44 @@ class DSDCallback(TrainerCallback):
     ) -> None:
         """Multiply the scheduled rate by the plan's factor, for this step only: schedules read the
         rate they set."""
-        groups = kwargs["optimizer"].param_groups
-        self._rates = [group["lr"] for group in groups]
-        if not self._follows_plan:
+        if self.phases is not None and not self._follows_plan:
             done = state.epoch if self.unit == "epoch" else state.global_step
-            factor = self.plan.lr_factor(max(done, self._require().position))
-            for group in groups:
-                group["lr"] = group["lr"] * factor
+            factor = self.plan.lr_factor(max(done, self.phases.position))
+            self._rates.apply(kwargs["optimizer"].param_groups, factor)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Put the scheduled rate back."""
-        for group, rate in zip(kwargs["optimizer"].param_groups, self._rates, strict=True):
-            group["lr"] = rate
+        """Put the scheduled rate back, but leave the one that was used for the Trainer's log."""
+        schedule = kwargs["lr_scheduler"]
+        if not isinstance(schedule, (ReduceLROnPlateau, GreedyLR)):  # logged from the optimizer
+            schedule._last_lr = [group["lr"] for group in kwargs["optimizer"].param_groups]
+            self._rates.restore()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Put back the rate of a schedule that waits for the evaluation."""
+        self._rates.restore()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
         """Write the plan's state into the checkpoint that the Trainer has just written."""
-        phases = self._require().state_dict()  # of sharded weights every rank has a part
+        if self.phases is None:
+            return
+        phases = self.phases.state_dict()  # of sharded weights every rank has a part
         if args.should_save:
             folder = _checkpoint(args, state)
-            if not folder.is_dir():
-                raise FileNotFoundError(
-                    f"{folder} is not where the Trainer saved its checkpoint, as in a "
-                    "hyperparameter search; pass "
-                    f"save_strategy='no'"
-                )
             torch.save({"global_step": state.global_step, "phases": phases}, folder / FILE)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
         """Release what the last phase held; a plan that was cut short warns."""
-        phases = self._require()
+        phases = self.phases
+        if phases is None:
+            return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             phases.detach()  # the weights are another phase's now: nothing of them is to be zeroed
         done = int(state.epoch) if self.unit == "epoch" else state.global_step
@@ -159,18 +185,37 @@ class DSDCallback(TrainerCallback):
         phases.close()
 
     def _seek(self, step: int) -> None:
-        self._require().seek(min(step, len(self.plan)))
-
-    def _require(self) -> PhaseScheduler:
         if self.phases is None:
-            raise RuntimeError(
-                "DSDCallback's plan is not open; it opens when trainer.train() starts training"
-            )
-        return self.phases
+            return
+        before = self.phases.phase
+        self.phases.seek(min(step, len(self.plan)))
+        phase = self.phases.phase
+        if phase is not before:
+            _LOGGER.info(f"{phase.name} from {self.unit} {step}: {phase.sparsity:.0%} held at 0")
+
+
+_CLAIMS: list[tuple[str, weakref.ref[TrainerState]]] = []
+"""The trainings, by their state, that a callback walks its plan in."""
+
+
+def _claim(event: str, state: TrainerState) -> None:
+    """Refuse a second callback in one training: its factor would multiply the first one's."""
+    _CLAIMS[:] = [claim for claim in _CLAIMS if claim[1]() is not None]
+    if any(kind == event and claimed() is state for kind, claimed in _CLAIMS):
+        raise ValueError(
+            "the Trainer has two DSDCallbacks, whose rates would multiply and whose states would "
+            "overwrite each other; pass one, with a mask function for what differs from layer to "
+            "layer"
+        )
+    _CLAIMS.append((event, weakref.ref(state)))
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+    """The folder of the present step; a hyperparameter search has one more level, and the newest is
+    the present trial's."""
+    output, name = Path(args.output_dir or "."), f"checkpoint-{state.global_step}"
+    trials = output.glob(f"*/{name}") if state.is_hyper_param_search else []
+    return max(trials, key=lambda folder: folder.stat().st_mtime, default=output / name)
 
 
 def _saved(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:

@@ -432,3 +432,90 @@ def test_without_transformers_the_import_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'redense\[huggingface\]'"):
         importlib.import_module("redense.huggingface")
+
+
+# Rates in the log, and other ways to train
+
+
+def logged_rates(run):
+    return [row["learning_rate"] for row in run.state.log_history if "learning_rate" in row]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_the_trainer_logs_the_rates_that_were_used(tmp_path, schedule):
+    diary, options = Diary(), {"logging_strategy": "steps", "logging_steps": 1}
+    run = trainer(tmp_path, [DSDCallback(PLAN), diary], lr_scheduler_type=schedule, **options)
+    run.train()
+    assert logged_rates(run) == diary.rates
+
+
+def test_a_schedule_that_waits_for_the_evaluation_is_logged_and_multiplied_too(tmp_path):
+    model, diary = tiny_bert(), Diary()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=100)
+    options = {"logging_strategy": "steps", "logging_steps": 1, "eval_strategy": "epoch"}
+    options["metric_for_best_model"] = "loss"
+    run = trainer(tmp_path, [DSDCallback(PLAN), diary], model, (optimizer, schedule), **options)
+    run.train()
+    assert diary.rates == pytest.approx([0.01] * 12 + [0.001] * 6)
+    assert logged_rates(run) == diary.rates
+    assert optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_two_callbacks_on_one_trainer_are_refused_when_it_is_built(tmp_path):
+    with pytest.raises(ValueError, match="two DSDCallbacks, whose rates would multiply"):
+        trainer(tmp_path, [DSDCallback(PLAN), DSDCallback(PLAN)])
+    run = trainer(tmp_path, [DSDCallback(PLAN)])
+    run.add_callback(DSDCallback(PLAN))
+    with pytest.raises(ValueError, match="two DSDCallbacks, whose rates would multiply"):
+        run.train()
+
+
+def test_patterns_from_a_generator_serve_every_training(tmp_path):
+    callback = DSDCallback(STARTS_SPARSE, include=(name for name in ["layers.2.weight"]))
+    for _ in range(2):
+        diary = Diary()
+        trainer(tmp_path, [callback, diary], Plain()).train()
+        assert diary.zeros == [0.5] * 9 + [0.0] * 9
+
+
+def test_an_empty_include_is_refused_when_the_callback_is_built():
+    with pytest.raises(ValueError, match="is empty and would hold nothing"):
+        DSDCallback(PLAN, include=[])
+
+
+@pytest.mark.filterwarnings("ignore:the plan stopped:UserWarning")
+def test_after_an_exception_the_next_trainer_s_model_is_free(tmp_path):
+    model = tiny_bert()
+    run = trainer(tmp_path, [DSDCallback(STARTS_SPARSE), Diary(die_after=2)], model)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    diary, run = Diary(), None
+    gc.collect()
+    trainer(tmp_path, [diary], model).train()
+    assert not any(weight._post_accumulate_grad_hooks for weight in model.parameters())
+    assert diary.zeros[-1] == 0.0
+
+
+def test_at_sparsity_0_the_weights_are_those_of_a_training_without_redense(tmp_path):
+    ours = trainer(tmp_path, [DSDCallback(dsd(2, 2, 2, sparsity=0.0, redense_lr=1.0))])
+    ours.train()
+    plain = trainer(tmp_path, [])
+    plain.train()
+    assert_same(ours, plain.model.state_dict())
+
+
+def test_the_checkpoints_of_a_hyperparameter_search_lie_one_level_deeper(tmp_path):
+    class Search(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            state.is_hyper_param_search = True
+
+    class Run(Trainer):
+        def _get_output_dir(self, trial):
+            return str(tmp_path / "run-0")
+
+    arguments = trainer(tmp_path, [], save_strategy="epoch").args
+    run = Run(tiny_bert(), arguments, train_dataset=data(), callbacks=[Search(), DSDCallback(PLAN)])
+    run.train()
+    found = sorted(path.parent.name for path in (tmp_path / "run-0").glob("*/redense.pt"))
+    assert found == sorted(f"checkpoint-{step}" for step in range(3, 19, 3))
