@@ -290,7 +290,11 @@ def test_the_order_is_the_model_s():
 # Selection
 
 
-@pytest.mark.parametrize("nothing", [[], (), set(), (name for name in [])], ids=str)
+@pytest.mark.parametrize(
+    "nothing",
+    [[], (), set(), (name for name in [])],
+    ids=lambda given: type(given).__name__,
+)
 def test_an_empty_include_is_an_error_and_not_everything(nothing):
     with pytest.raises(ValueError, match="is empty and would hold nothing; pass include=None"):
         prunable(Everything(), include=nothing)
