@@ -19,6 +19,7 @@ COMMANDS = {
     "study": "dense-sparse-dense against controls of equal budget, paired over seeds",
     "report": "runs and studies as one HTML page that needs no network",
     "sensitivity": "prune one layer at a time, and propose sparsities",
+    "preview": "which weights of a model a sparse phase may hold, and why not the others",
     "inspect": "zeros per tensor of any checkpoint",
     "export": "a run's network as safetensors with a model card",
     "eval": "top-1 and top-5 of an image network on a folder",
