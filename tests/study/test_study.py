@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 import redense
 from redense.recipes.images import data
 from redense.runs.folder import RunFolder
-from redense.study import methods as study_methods
 from redense.study.jobs import Job, branch, open_study, plan_jobs, records, run_study, saved_share
 from redense.study.methods import METHODS, Method, build_methods, shared_epochs
 from redense.study.summary import as_markdown, summarize_records
@@ -96,7 +95,7 @@ def test_several_sparsities_mark_only_the_methods_that_differ():
 def test_an_unknown_method_and_a_plan_without_a_sparse_phase_are_refused():
     with pytest.raises(ValueError, match="no method 'dds'"):
         build_methods(["dds"], {"": PLAN})
-    with pytest.raises(ValueError, match="starts dense and then holds"):
+    with pytest.raises(ValueError, match="needs a plan that holds weights"):
         build_methods(["pruned"], {"": redense.dsd(2, 2, 2, 0.0)})
 
 
@@ -315,10 +314,6 @@ def test_readmes_scores_without_skin_tone_are_the_records():
     )
     words += f" and {sum(found['dsd@0.8']) / len(found['dsd@0.8']):.1f} (dsd@0.8)"
     assert words in " ".join((root / "README.md").read_text("utf-8").split())
-
-
-def test_simplest_first_names_every_method():
-    assert set(study_methods.SIMPLEST_FIRST) == set(METHODS)
 
 
 @pytest.mark.parametrize("backend", ["loky", "dask", "ray"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, stdev
@@ -12,36 +13,28 @@ from typing import Any
 
 from redense.report.records import Group
 from redense.study.compare import Contrast
+from redense.study.methods import kind_of
 from redense.study.summary import Summary
 
 Figure = dict[str, Any]
 
-_KINDS = {  # colour of the page, dash
-    "lower_lr": (0, "solid"),
-    "dense": (1, "dot"),
-    "dsd": (2, "solid"),
-    "random_dsd": (3, "dash"),
-    "longer": (4, "dash"),
-    "swa": (5, "dashdot"),
-    "pruned": (6, "solid"),
-    "dsdsd": (7, "longdash"),
-}
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     """(colour, dash) of each method: the method's own colour; its sparsities, and unknown names,
     take turns in dash."""
-    found, used = {}, dict.fromkeys(_KINDS, 0)
+    look: dict[str, tuple[str, str]] = {}
+    used: Counter[str] = Counter()
     for number, label in enumerate(labels):
-        kind, _, mark = label.partition("@")
-        if kind not in _KINDS:
-            found[label] = (f"var(--c{(2 + number) % 8})", _DASHES[number // 8 % len(_DASHES)])
+        kind, (name, _, mark) = kind_of(label), label.partition("@")
+        if kind is None:
+            look[label] = (f"var(--c{(2 + number) % 8})", _DASHES[number // 8 % len(_DASHES)])
             continue
-        colour, dash = _KINDS[kind]
-        found[label] = (f"var(--c{colour})", _DASHES[used[kind] % len(_DASHES)] if mark else dash)
-        used[kind] += 1
-    return found
+        dash = _DASHES[used[name] % len(_DASHES)] if mark else kind.dash
+        look[label] = (f"var(--c{kind.colour})", dash)
+        used[name] += 1
+    return look
 
 
 def forest(

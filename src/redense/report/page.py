@@ -42,7 +42,7 @@ from redense.report.weights import (
     released_table,
 )
 from redense.runs.checkpoints import write_text
-from redense.study.methods import BASELINE, CONTROL
+from redense.study.methods import BASELINE, CONTROL, is_proved
 from redense.study.summary import Summary, summarize_records
 
 _EXTRA_BYTES = 2_000_000
@@ -151,11 +151,7 @@ def _verdict(group: Group, key: str, figures: dict[str, Any]) -> dict[str, Any]:
     to_control = summary.comparison.to_control
     figures[f"{key}-forest"] = forest(summary, to_control, others or list(to_control), CONTROL)
     figures[f"{key}-beside"] = forest(summary, summary.comparison.to_baseline, beside, BASELINE)
-    proved = [
-        name
-        for name in group.labels
-        if name in to_control and name.partition("@")[0] in ("dsd", "dsdsd")
-    ]
+    proved = [name for name in group.labels if name in to_control and is_proved(name)]
     return {
         "summary": summary,
         "refusal": None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redense.study.methods import SIMPLEST_FIRST
+from redense.study.methods import simplicity
 from redense.study.summary import check_comparable
 
 _NEEDED = (
@@ -57,7 +57,7 @@ class Group:
     @property
     def labels(self) -> list[str]:
         """Methods, or single runs, the simplest to live with first."""
-        return sorted({run.label for run in self.runs}, key=_simplicity)
+        return sorted({run.label for run in self.runs}, key=simplicity)
 
     def of(self, label: str) -> list[Run]:
         """One method's runs by seed."""
@@ -147,8 +147,3 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{file} must hold a JSON object, got {type(found).__name__}")
     return found
-
-
-def _simplicity(name: str) -> tuple[int, str]:
-    kind = name.partition("@")[0]
-    return (SIMPLEST_FIRST.index(kind) if kind in SIMPLEST_FIRST else len(SIMPLEST_FIRST), name)

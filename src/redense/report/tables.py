@@ -10,19 +10,8 @@ from typing import Any
 
 from redense.report.records import Group, Run
 from redense.study.compare import Contrast
-from redense.study.methods import BASELINE, CONTROL
+from redense.study.methods import BASELINE, CONTROL, kind_of
 from redense.study.summary import Summary
-
-MEANING: Mapping[str, str] = {
-    "dense": "the first dense phase alone",
-    "longer": "one conventional schedule from scratch over the whole budget",
-    "lower_lr": "the matched control: the same phases, rates and epochs as dsd, nothing held",
-    "pruned": "held to the end, never released",
-    "random_dsd": "as dsd, with weights held at random",
-    "dsd": "dense, sparse, re-dense",
-    "dsdsd": "two passes in the time of one",
-    "swa": "the rest of the budget at a constant rate, its epochs' weights averaged",
-}
 
 
 @dataclass(frozen=True)
@@ -94,9 +83,7 @@ def strips(group: Group, colours: Mapping[str, tuple[str, str]]) -> list[Strip]:
     return [
         Strip(
             label,
-            MEANING.get(label.partition("@")[0], "")
-            if group.is_study
-            else str(group.of(label)[0].folder),
+            _meaning(group, label),
             colours[label][0],
             [
                 (p["name"], p["length"], p["sparsity"], p["mask"])
@@ -106,6 +93,14 @@ def strips(group: Group, colours: Mapping[str, tuple[str, str]]) -> list[Strip]:
         )
         for label in group.labels
     ]
+
+
+def _meaning(group: Group, label: str) -> str:
+    """What a study's method is; where a single run lies."""
+    if not group.is_study:
+        return str(group.of(label)[0].folder)
+    kind = kind_of(label)
+    return f"{kind.title}: {kind.meaning}" if kind else "a plan of your own"
 
 
 def scores_table(group: Group, summary: Summary) -> Table:

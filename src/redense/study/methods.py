@@ -1,10 +1,16 @@
 """What a study compares, as data: each method is a plan made from the one that is put to the
-proof."""
+proof.
+
+`METHODS` is the one table of them: the report and the summary take their words, colours and order
+from it.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from redense.plan import Phase, Plan
 
@@ -14,32 +20,58 @@ BASELINE = "dense"
 
 @dataclass(frozen=True)
 class Method:
-    """A plan; ``average`` names a phase over whose epochs the weights are averaged in the end
-    (SWA)."""
+    """A plan and what is scored at its end.
+
+    Args:
+        plan: what is trained.
+        average: a phase over whose epochs the weights are averaged in the end (SWA).
+        select: the ``last`` epoch's weights, or those of the ``best`` validation epoch.
+    """
 
     plan: Plan
     average: str | None = None
+    select: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a method is called, how it is drawn, and how it is made from the plan under proof.
+
+    Args:
+        title: its human name.
+        meaning: one sentence without a full stop.
+        colour: number of the page's colour, 0 to 7.
+        dash: of its line, in Plotly's words.
+        build: from the plan under proof to the method.
+        is_proved: whether it is a form of dense-sparse-dense itself, not a control.
+    """
+
+    title: str
+    meaning: str
+    colour: int
+    dash: str
+    build: Callable[[Plan], Method]
+    is_proved: bool = False
 
 
 def _dense(plan: Plan) -> Method:
-    """The first dense phase alone."""
     return Method(Plan(_first(plan)))
 
 
 def _longer(plan: Plan) -> Method:
-    """One conventional schedule from scratch over the whole budget."""
-    return Method(
-        Plan((replace(plan.phases[0], name="longer", length=len(plan), sparsity=0.0, lr=1.0),))
-    )
+    whole = replace(plan.phases[0], name="longer", length=len(plan), sparsity=0.0, lr=1.0)
+    return Method(Plan((whole,)))
 
 
 def _lower_lr(plan: Plan) -> Method:
-    """The matched control: the same phases, rates and epochs with sparsity 0."""
     return Method(Plan(tuple(replace(phase, sparsity=0.0) for phase in plan)))
 
 
+def _early_stop(plan: Plan) -> Method:
+    return replace(_lower_lr(plan), select="best")
+
+
 def _pruned(plan: Plan) -> Method:
-    """Dense, then sparse to the end, at the same rates: nothing is released."""
     first, held = _first(plan), next(phase for phase in plan if phase.sparsity)
     rest = [
         p if p.sparsity else replace(p, name=f"{p.name}, held", sparsity=held.sparsity)
@@ -49,19 +81,12 @@ def _pruned(plan: Plan) -> Method:
 
 
 def _random_dsd(plan: Plan) -> Method:
-    """The same plan with weights held at random: what magnitude contributes."""
     return Method(
         Plan(tuple(replace(phase, mask="random") if phase.sparsity else phase for phase in plan))
     )
 
 
-def _dsd(plan: Plan) -> Method:
-    """The plan itself."""
-    return Method(plan)
-
-
 def _dsdsd(plan: Plan) -> Method:
-    """Two passes in the time of one."""
     rest = plan.phases[len(_first(plan)) :]
     if any(phase.length < 2 for phase in rest):
         raise ValueError(
@@ -76,49 +101,127 @@ def _dsdsd(plan: Plan) -> Method:
 
 
 def _swa(plan: Plan) -> Method:
-    """The dense phase, then the rest of the budget at a constant rate, its epochs' weights averaged
-    (Izmailov 2018)."""
+    """Izmailov et al. 2018, arXiv 1803.05407."""
     first = _first(plan)
     rest = plan.phases[len(first) :]
     averaged = Phase("swa", sum(phase.length for phase in rest), lr=rest[0].lr, decay="constant")
     return Method(Plan((*first, averaged)), average="swa")
 
 
-METHODS: Mapping[str, Callable[[Plan], Method]] = {
-    "dense": _dense,
-    "longer": _longer,
-    "lower_lr": _lower_lr,
-    "pruned": _pruned,
-    "random_dsd": _random_dsd,
-    "dsd": _dsd,
-    "dsdsd": _dsdsd,
-    "swa": _swa,
+METHODS: Mapping[str, Kind] = {
+    "dense": Kind(
+        "dense training",
+        "the first dense phase alone, or the network as it came where there is none",
+        1,
+        "dot",
+        _dense,
+    ),
+    "longer": Kind(
+        "longer training",
+        "one conventional schedule from scratch over the whole budget",
+        4,
+        "dash",
+        _longer,
+    ),
+    "lower_lr": Kind(
+        "the matched control",
+        "the same phases, rates and epochs as dsd, nothing held",
+        0,
+        "solid",
+        _lower_lr,
+    ),
+    "early_stop": Kind(
+        "early stopping",
+        "the best validation epoch of the matched control's run",
+        0,
+        "dashdot",
+        _early_stop,
+    ),
+    "swa": Kind(
+        "weight averaging",
+        "the rest of the budget at a constant rate, its epochs' weights averaged",
+        5,
+        "dashdot",
+        _swa,
+    ),
+    "pruned": Kind("pruning", "held to the end, never released", 6, "solid", _pruned),
+    "dsd": Kind("dense-sparse-dense", "dense, sparse, re-dense", 2, "solid", Method, True),
+    "random_dsd": Kind(
+        "dense-sparse-dense with random masks",
+        "as dsd, with weights held at random: what magnitude contributes",
+        3,
+        "dash",
+        _random_dsd,
+    ),
+    "dsdsd": Kind(
+        "dense-sparse-dense in two passes",
+        "two passes in the time of one",
+        7,
+        "longdash",
+        _dsdsd,
+        True,
+    ),
 }
-"""Every method by name, the simplest to live with first only where `SIMPLEST_FIRST` says so."""
-
-SIMPLEST_FIRST = ("dense", "longer", "lower_lr", "swa", "pruned", "dsd", "random_dsd", "dsdsd")
+"""Every method by name, the simplest to live with first."""
 
 
-def build_methods(names: Iterable[str], plans: Mapping[str, Plan]) -> dict[str, Method]:
-    """The named methods of each plan. Several plans (one a sparsity) mark the methods that differ:
-    ``dsd@0.5``.
+def simplicity(label: str) -> tuple[int, str]:
+    """A key to sort labels by, the simplest to live with first; a plan of the user's own comes
+    last."""
+    order = list(METHODS)
+    kind = label.partition("@")[0]
+    return (order.index(kind) if kind in METHODS else len(order), label)
+
+
+def kind_of(label: str) -> Kind | None:
+    """What ``dsd`` or ``dsd@0.5`` is; None for a plan of the user's own."""
+    return METHODS.get(label.partition("@")[0])
+
+
+def is_proved(label: str) -> bool:
+    """Whether a label stands for what is put to the proof, not for a control: a form of
+    dense-sparse-dense or a plan of the user's own."""
+    kind = kind_of(label)
+    return kind is None or kind.is_proved
+
+
+def titled(label: str) -> str:
+    """A label with its human name: ``dense-sparse-dense (dsd)``; an unknown one by itself."""
+    kind = kind_of(label)
+    return f"{kind.title} ({label})" if kind else label
+
+
+def build_methods(
+    names: Iterable[str] | Mapping[str, Plan | None], plans: Mapping[str, Plan]
+) -> dict[str, Method]:
+    """The named methods of each plan. Several plans (one per sparsity) mark the methods that
+    differ: ``dsd@0.5``.
 
     Args:
-        names: of `METHODS`.
-        plans: by the mark that tells them apart; with one plan the mark is left out.
+        names: of `METHODS`; in a mapping a name may bring a plan of its own: ``{"mine": plan}``.
+        plans: by the mark that tells them apart; with one plan the mark is left out. A slash in a
+            mark becomes a hyphen, since a method names its runs' folders.
     """
-    found: dict[str, Method] = {}
+    own = dict(names) if isinstance(names, Mapping) else {}
+    built: dict[str, Method] = {}
     for name in names:
+        plan = own.get(name)
+        if plan is not None:
+            _check_own(name)
+            built[name] = Method(plan)
+            continue
         if name not in METHODS:
-            raise ValueError(f"there is no method {name!r}; known: {', '.join(METHODS)}")
-        made = {mark: METHODS[name](plan) for mark, plan in plans.items()}
-        same = all(method == next(iter(made.values())) for method in made.values())
-        found |= (
-            {name: next(iter(made.values()))}
-            if same
-            else {f"{name}@{mark}": m for mark, m in made.items()}
-        )
-    return found
+            raise ValueError(
+                f"there is no method {name!r}; known: {', '.join(METHODS)}, or a Plan of your own "
+                "under a name"
+            )
+        made = {mark: METHODS[name].build(plan) for mark, plan in plans.items()}
+        first = next(iter(made.values()))
+        if all(method == first for method in made.values()):
+            built[name] = first
+        else:
+            built |= {f"{name}@{mark.replace('/', '-')}": method for mark, method in made.items()}
+    return built
 
 
 def shared_epochs(one: Method, other: Method) -> int:
@@ -131,12 +234,20 @@ def shared_epochs(one: Method, other: Method) -> int:
     return shared
 
 
-def _first(plan: Plan) -> tuple[Phase, ...]:
-    """The phases before the first sparse one."""
-    held = [index for index, phase in enumerate(plan.phases) if phase.sparsity]
-    if not held or not held[0]:
+def _check_own(name: str) -> None:
+    """A name becomes a folder, ``NAME--SEED``, and ``@`` marks a sparsity."""
+    if name in METHODS:
+        raise ValueError(f"{name!r} is a method of redense's own; call your plan otherwise")
+    if not re.fullmatch(r"\w[\w.+ -]*", name) or "--" in name or name.endswith(("-", " ")):
         raise ValueError(
-            "a study needs a plan that starts dense and then holds weights; --dense and --sparsity "
-            "above 0"
+            f"a method's name becomes a folder: letters, digits and single _ . + - within it, "
+            f"got {name!r}"
         )
+
+
+def _first(plan: Plan) -> tuple[Phase, ...]:
+    """The phases before the first sparse one: none where a trained network is the start."""
+    held = [index for index, phase in enumerate(plan.phases) if phase.sparsity]
+    if not held:
+        raise ValueError("a study needs a plan that holds weights; give a sparsity above 0")
     return plan.phases[: held[0]]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from redense.study.compare import Comparison, compare
-from redense.study.methods import BASELINE, CONTROL, SIMPLEST_FIRST
+from redense.study.methods import BASELINE, CONTROL, is_proved, simplicity
 from redense.study.verdict import Choice, Verdict, best_method, verdict
 
 
@@ -69,7 +69,7 @@ def summarize_records(
             for name in comparison.to_control
         },
         choice=best_method(
-            scores, simplest_first=sorted(scores, key=_simplicity), higher_is_better=higher, **words
+            scores, simplest_first=sorted(scores, key=simplicity), higher_is_better=higher, **words
         ),
     )
 
@@ -116,7 +116,7 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
 
 def sentences(summary: Summary) -> list[str]:
     """The verdict on each dense-sparse-dense method, and the method to pick."""
-    proved = [name for name in summary.verdicts if name.partition("@")[0] in ("dsd", "dsdsd")]
+    proved = [name for name in summary.verdicts if is_proved(name)]
     return [*(summary.verdicts[name].sentence for name in proved), summary.choice.sentence]
 
 
@@ -146,7 +146,7 @@ _TITLES = (
 def _rows(summary: Summary) -> list[tuple[str, ...]]:
     sign = 1 if summary.higher_is_better else -1
     rows = []
-    for name in sorted(summary.scores, key=_simplicity):
+    for name in sorted(summary.scores, key=simplicity):
         mine = summary.comparison.summaries[name]
         row = [name, f"{summary.epochs[name]:g}", f"{mine.n}", f"{mine.mean:.3f}", f"{mine.sd:.3f}"]
         if name in summary.comparison.to_control:
@@ -162,8 +162,3 @@ def _rows(summary: Summary) -> list[tuple[str, ...]]:
         beside = summary.comparison.to_baseline.get(name)
         rows.append((*row, "" if beside is None else f"{sign * beside.difference.mean:+.3f}"))
     return rows
-
-
-def _simplicity(name: str) -> tuple[int, str]:
-    kind = name.partition("@")[0]
-    return (SIMPLEST_FIRST.index(kind) if kind in SIMPLEST_FIRST else len(SIMPLEST_FIRST), name)

@@ -1,0 +1,63 @@
+"""The one table of methods, and what is built from it."""
+
+import pytest
+
+import redense
+from redense.study.methods import (
+    CONTROL,
+    METHODS,
+    build_methods,
+    is_proved,
+    shared_epochs,
+    simplicity,
+    titled,
+)
+
+PLAN = redense.dsd(2, 2, 2, 0.5)
+
+
+def test_every_method_says_what_it_is_and_looks_like_no_other():
+    assert all(kind.title and kind.meaning for kind in METHODS.values())
+    assert len({(kind.colour, kind.dash) for kind in METHODS.values()}) == len(METHODS)
+
+
+def test_the_table_is_in_order_of_simplicity_and_own_plans_come_last():
+    labels = ["mine", "dsd@0.5", "dsd@0.2", "dense"]
+    assert sorted(labels, key=simplicity) == ["dense", "dsd@0.2", "dsd@0.5", "mine"]
+
+
+def test_early_stopping_is_the_controls_run_without_epochs_of_its_own():
+    built = build_methods(["early_stop", CONTROL], {"": PLAN})
+    assert built["early_stop"].plan == built[CONTROL].plan
+    assert (built["early_stop"].select, built[CONTROL].select) == ("best", "last")
+    assert shared_epochs(built["early_stop"], built[CONTROL]) == len(PLAN)
+
+
+def test_a_plan_of_ones_own_is_a_method_under_its_name():
+    own = redense.dsd(1, 4, 1, 0.9)
+    built = build_methods({"dsd": None, "mine": own}, {"": PLAN})
+    assert (built["dsd"].plan, built["mine"].plan) == (PLAN, own)
+    assert is_proved("mine")
+    assert titled("mine") == "mine"
+    assert titled("dsd@0.5") == "dense-sparse-dense (dsd@0.5)"
+
+
+@pytest.mark.parametrize("name", ["a/b", "a--b", "a@b", "..", "", "a ", "dsd"])
+def test_a_name_that_cannot_be_a_folder_of_its_own_is_refused(name):
+    with pytest.raises(ValueError, match=r"becomes a folder|redense's own"):
+        build_methods({name: PLAN}, {"": PLAN})
+
+
+def test_sparsities_per_pass_keep_the_method_under_proof():
+    plans = {
+        mark: redense.dsd(2, 2, 2, [float(share) for share in mark.split("/")], passes=2)
+        for mark in ("0.5/0.25", "0.8/0.4")
+    }
+    built = build_methods(["dense", "dsd"], plans)
+    assert list(built) == ["dense", "dsd@0.5-0.25", "dsd@0.8-0.4"]
+
+
+def test_a_plan_without_a_dense_phase_gives_every_control_the_same_budget():
+    names = [name for name in METHODS if name != "dense"]
+    built = build_methods(names, {"": redense.dsd(0, 2, 2, 0.5)})
+    assert {len(method.plan) for method in built.values()} == {4}
