@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from .masks import MaskFunction, build_masks
@@ -30,7 +29,7 @@ from .optimizers import (
 )
 from .plan import check_sparsity
 from .prunable import Patterns, prunable
-from .tensors.selection import shard_of
+from .tensors.sharded import is_sharded, shard_of
 from .tensors.zeroing import zero_pruned_
 
 
@@ -176,7 +175,7 @@ class _Held:
     def __init__(self, weight: Tensor, mask: Tensor, optimizers: list[Optimizer]) -> None:
         self.weight, self.mask, self.optimizers = weight, mask, optimizers
         self._kept = shard_of(mask)[0]
-        self._distributed = isinstance(weight, DTensor)
+        self._distributed = is_sharded(weight)
         self._masked: tuple[weakref.ref[Tensor], int] | None = None
         self._seen = (-1, 0)
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from .masks import unpack
 from .plan import Plan
 from .prunable import Patterns, patterns, prunable
 from .rates import Rates, follows
 from .scheduler import PhaseScheduler
+from .tensors.packing import unpack
 
 try:
     from transformers import TrainerCallback, TrainerState, TrainingArguments

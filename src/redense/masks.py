@@ -8,19 +8,22 @@ alike; only counts cross the network.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor, Replicate
 
 from .plan import check_sparsity
-from .tensors.keys import GOLDEN, gather, magnitude_keys, random_keys, scramble, shard_of
+from .tensors.keys import GOLDEN, magnitude_keys, random_keys, scramble
+from .tensors.packing import pack_bits
 from .tensors.selection import keep_largest
+from .tensors.sharded import lay_out, placements, replicas, shard_of
 
 MaskFunction = Callable[[Tensor, float], Tensor]
+Criterion = Callable[[Mapping[str, Tensor], float], dict[str, Tensor]]
 
 
 def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
@@ -38,7 +41,7 @@ def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
     tensor([False,  True,  True, False])
     """
     pruned = round(check_sparsity(sparsity) * weight.numel())
-    return _like(weight, keep_largest([magnitude_keys(weight)], pruned, weight.numel())[0])
+    return lay_out(keep_largest([magnitude_keys(weight)], pruned, weight.numel())[0], weight)
 
 
 def random_mask(weight: Tensor, sparsity: float, *, seed: int = 0) -> Tensor:
@@ -48,7 +51,7 @@ def random_mask(weight: Tensor, sparsity: float, *, seed: int = 0) -> Tensor:
     every rank, differs from layer to layer and run to run, and touches no random generator.
     """
     pruned = round(check_sparsity(sparsity) * weight.numel())
-    return _like(weight, keep_largest([random_keys(weight, seed)], pruned, weight.numel())[0])
+    return lay_out(keep_largest([random_keys(weight, seed)], pruned, weight.numel())[0], weight)
 
 
 def global_magnitude_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
@@ -60,11 +63,7 @@ def global_magnitude_masks(weights: Mapping[str, Tensor], sparsity: float) -> di
     """
     total = sum(weight.numel() for weight in weights.values())
     pruned = round(check_sparsity(sparsity) * total)
-    kinds = {weight.dtype for weight in weights.values()}
-    if len(kinds) > 1:
-        raise TypeError(
-            f"global magnitudes need weights of one dtype, got {', '.join(sorted(map(str, kinds)))}"
-        )
+    _check_one_type(weights)
     keys = {name: _named(name, magnitude_keys, weight) for name, weight in weights.items()}
     try:
         kept = keep_largest(list(keys.values()), pruned, total)
@@ -74,98 +73,126 @@ def global_magnitude_masks(weights: Mapping[str, Tensor], sparsity: float) -> di
                 name, keep_largest, [source], min(1, weights[name].numel()), weights[name].numel()
             )
         raise
-    return {name: _like(weights[name], flat) for name, flat in zip(keys, kept, strict=True)}
+    return {name: lay_out(flat, weights[name]) for name, flat in zip(keys, kept, strict=True)}
+
+
+def layerwise(function: MaskFunction) -> Criterion:
+    """The criterion that asks ``function(weight, sparsity) -> mask`` about each tensor alone."""
+
+    def choose(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+        return {name: _named(name, function, weight, sparsity) for name, weight in weights.items()}
+
+    return choose
+
+
+CRITERIA: dict[str, Criterion] = {
+    "magnitude": layerwise(magnitude_mask),
+    "random": layerwise(random_mask),
+    "global": global_magnitude_masks,
+}
 
 
 def build_masks(
     weights: Mapping[str, Tensor], sparsity: float, mask: str | MaskFunction = "magnitude"
 ) -> dict[str, Tensor]:
-    """A mask a weight: by a name of `MASKS`, by ``global`` or by any function ``(weight, sparsity)
-    -> mask``."""
-    if mask == "global":
-        return global_magnitude_masks(weights, sparsity)
-    if isinstance(mask, str) and mask not in MASKS:
-        raise ValueError(
-            f"mask must be one of {', '.join([*MASKS, 'global'])} or a function, got {mask!r}"
-        )
-    choose = MASKS[mask] if isinstance(mask, str) else mask
-    masks = {name: _named(name, choose, weight, sparsity) for name, weight in weights.items()}
+    """One mask per weight: by a name of `CRITERIA` or by any function ``(weight, sparsity) ->
+    mask``.
+
+    A tensor of which nothing is kept cuts the network in two: that is a warning.
+    """
+    masks = _criterion(mask)(weights, sparsity)
     for name, made in masks.items():
-        if (
-            not isinstance(made, Tensor)
-            or made.dtype != torch.bool
-            or made.shape != weights[name].shape
-        ):
-            found = (
-                f"{made.dtype} {tuple(made.shape)}"
-                if isinstance(made, Tensor)
-                else type(made).__name__
-            )
-            raise TypeError(
-                f"{name}: a mask must be a bool tensor of the weight's shape "
-                f"{tuple(weights[name].shape)}, got {found}"
-            )
-        if _placements(made) != _placements(weights[name]):
-            raise TypeError(
-                f"{name}: a mask must be sharded as its weight is, {_placements(weights[name])}, "
-                f"got {_placements(made)}"
-            )
+        _check_mask(name, made, weights[name])
+    emptied = [name for name, made in masks.items() if made.numel() and not _keeps_any(made)]
+    if emptied:
+        warnings.warn(
+            f"nothing is left of {', '.join(emptied)} at sparsity {sparsity:.3g}: no signal passes "
+            f"there; pass exclude={emptied} or a lower sparsity",
+            stacklevel=3,
+        )
     return masks
 
 
-MASKS: dict[str, MaskFunction] = {"magnitude": magnitude_mask, "random": random_mask}
+def check_choosable(weights: Mapping[str, Tensor], mask: str | MaskFunction) -> None:
+    """Raise now, in one error, what choosing masks of ``weights`` would raise after a dense phase:
+    an unknown name, types without magnitudes, unsupported sharding, several types at once."""
+    _criterion(mask)
+    look = magnitude_keys if isinstance(mask, str) else shard_of
+    refused: dict[str, Exception] = {}
+    for name, weight in weights.items():
+        try:
+            look(weight)
+        except (TypeError, NotImplementedError) as refusal:
+            refused[name] = refusal
+    if refused:
+        first, error = next(iter(refused.items()))
+        others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise type(error)(f"{first}{others}: {error}; pass exclude={list(refused)}") from error
+    if mask == "global":
+        _check_one_type(weights)
 
 
-def pack(mask: Tensor) -> Tensor:
-    """The mask as one bit a weight: uint8, ``ceil(n / 8)`` long, the first weight in the lowest
-    bit.
+def _criterion(mask: str | MaskFunction) -> Criterion:
+    if not isinstance(mask, str):
+        return layerwise(mask)
+    if mask not in CRITERIA:
+        raise ValueError(f"mask must be one of {', '.join(CRITERIA)} or a function, got {mask!r}")
+    return CRITERIA[mask]
 
-    Of a sharded mask every rank gets the whole, so all of them must call this; only bits cross the
-    network.
-    """
+
+def _check_mask(name: str, mask: object, weight: Tensor) -> None:
+    shape = tuple(weight.shape)
+    wanted = f"{name}: a mask must be a bool tensor of the weight's shape {shape}"
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{wanted}, got {type(mask).__name__}")
+    if mask.dtype != torch.bool or mask.shape != weight.shape:
+        raise TypeError(f"{wanted}, got {mask.dtype} {tuple(mask.shape)}")
+    if placements(mask) != placements(weight):
+        raise TypeError(
+            f"{name}: a mask must be sharded as its weight is, {placements(weight)}, "
+            f"got {placements(mask)}"
+        )
+
+
+def _check_one_type(weights: Mapping[str, Tensor]) -> None:
+    kinds = {weight.dtype for weight in weights.values()}
+    if len(kinds) > 1:
+        raise TypeError(
+            f"global magnitudes need weights of one dtype, got {', '.join(sorted(map(str, kinds)))}"
+        )
+
+
+def _keeps_any(mask: Tensor) -> bool:
     local, group = shard_of(mask)
-    if group is None:
-        return _pack(local)
-    numels = _numels(local, group)
-    own = _pack(local)
-    parts = gather(torch.nn.functional.pad(own, (0, -(-max(numels) // 8) - own.numel())), group)
-    return _pack(
-        torch.cat([_flags(part)[:numel] for part, numel in zip(parts, numels, strict=True)])
-    )
-
-
-def unpack(packed: Tensor, like: Tensor) -> Tensor:
-    """The mask that `pack` stored, laid out as ``like``; of a sharded ``like`` each rank takes its
-    part."""
-    local, group = shard_of(like)
-    start = 0 if group is None else sum(_numels(local, group)[: dist.get_rank(group)])
-    stop = start + local.numel()
-    bits = packed[start // 8 : -(-stop // 8)].to(like.device)
-    return _like(like, _flags(bits)[start % 8 :][: local.numel()])
+    kept = local.any()
+    if group is not None:
+        kept = kept.int()
+        dist.all_reduce(kept, dist.ReduceOp.MAX, group=group)
+    return bool(kept)
 
 
 def check_agreement(masks: Mapping[str, Tensor], group: Any = None) -> None:
     """Raise RuntimeError, on every rank of ``group``, if ranks that hold the same weights hold
     different masks.
 
-    One 64-bit hash a tensor crosses the network: over ``group`` for plain tensors (DDP), over the
+    One 64-bit hash per tensor crosses the network: over ``group`` for plain tensors (DDP), over the
     replicated dimensions of its mesh for a sharded one.
     """
     if not dist.is_initialized() or dist.get_world_size(group) == 1 or not masks:
         return
     hashed: dict[Any, dict[str, Tensor]] = {}
     for name, mask in masks.items():
-        for replicas in _replicas(mask, group):
-            hashed.setdefault(replicas, {})[name] = _hash(mask)
+        for same in replicas(mask, group):
+            hashed.setdefault(same, {})[name] = _hash(mask)
     differ = torch.zeros(
         len(masks), dtype=torch.int64, device=shard_of(next(iter(masks.values())))[0].device
     )
     names = list(masks)
-    for replicas, hashes in hashed.items():
+    for same, hashes in hashed.items():
         lowest = torch.stack(list(hashes.values()))
         highest = lowest.clone()
-        dist.all_reduce(lowest, dist.ReduceOp.MIN, group=replicas)
-        dist.all_reduce(highest, dist.ReduceOp.MAX, group=replicas)
+        dist.all_reduce(lowest, dist.ReduceOp.MIN, group=same)
+        dist.all_reduce(highest, dist.ReduceOp.MAX, group=same)
         differ[[names.index(name) for name in hashes]] += (lowest != highest).long()
     dist.all_reduce(differ, group=group)
     if different := [name for name, found in zip(names, differ.tolist(), strict=True) if found]:
@@ -176,49 +203,12 @@ def check_agreement(masks: Mapping[str, Tensor], group: Any = None) -> None:
         )
 
 
-def _replicas(mask: Tensor, group: Any) -> list[Any]:
-    """The groups whose ranks hold the same part of ``mask``."""
-    if not isinstance(mask, DTensor):
-        return [group]
-    placed = enumerate(mask.placements)
-    return [
-        mask.device_mesh.get_group(dimension)
-        for dimension, place in placed
-        if isinstance(place, Replicate)
-    ]
-
-
 def _hash(mask: Tensor) -> Tensor:
-    packed = _pack(shard_of(mask)[0])
+    packed = pack_bits(shard_of(mask)[0])
     words = torch.nn.functional.pad(packed, (0, -packed.numel() % 8)).view(torch.int64)
     return scramble(
         words.add_(torch.arange(1, words.numel() + 1, device=words.device).mul_(GOLDEN))
     ).sum()
-
-
-def _pack(mask: Tensor) -> Tensor:
-    flat = mask.reshape(-1).view(torch.uint8)
-    eights = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(torch.int64)
-    return ((eights * 0x0102_0408_1020_4080) >> 56).to(
-        torch.uint8
-    )  # the top byte gathers eight bytes' lowest bits
-
-
-def _flags(packed: Tensor) -> Tensor:
-    bits = packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return bits.bitwise_and_(1).view(-1).bool()
-
-
-def _numels(local: Tensor, group: Any) -> list[int]:
-    """How many elements each rank of ``group`` holds."""
-    numels: list[int] = (
-        gather(torch.tensor([local.numel()], device=local.device), group).view(-1).tolist()
-    )
-    return numels
-
-
-def _placements(tensor: Tensor) -> Any:
-    return tensor.placements if isinstance(tensor, DTensor) else None
 
 
 def _named(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -226,21 +216,3 @@ def _named(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise type(error)(f"{name}: {error}") from error
-
-
-def _like(weight: Tensor, flat: Tensor) -> Tensor:
-    """``flat``, in index order, as a tensor of ``weight``'s shape, memory layout and sharding."""
-    local = shard_of(weight)[0]
-    mask = flat.view(local.shape)
-    if not local.is_contiguous():
-        mask = torch.empty_like(local, dtype=torch.bool).copy_(mask)
-    if isinstance(weight, DTensor):
-        return DTensor.from_local(
-            mask,
-            weight.device_mesh,
-            weight.placements,
-            run_check=False,
-            shape=weight.shape,
-            stride=weight.stride(),
-        )
-    return mask

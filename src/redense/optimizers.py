@@ -21,7 +21,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.optim import LBFGS, Optimizer
 
-from .tensors.selection import shard_of
+from .tensors.sharded import shard_of
 
 Optimizers = Optimizer | Iterable[Optimizer]
 

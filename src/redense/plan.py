@@ -8,10 +8,11 @@ about models.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class Phase:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"a phase needs a name, got {self.name!r}; 'dense' or 'sparse', say")
-        if isinstance(self.length, bool) or not isinstance(self.length, int):
+        if isinstance(self.length, bool) or not isinstance(self.length, Integral):
             raise TypeError(
                 f"phase {self.name!r}: length must be a whole number, got {self.length!r}"
             )
@@ -59,7 +60,7 @@ class Phase:
                 f"phase {self.name!r} would never run: length must be at least 1, got {self.length}"
             )
         check_sparsity(self.sparsity, of=f"phase {self.name!r}: ")
-        if isinstance(self.lr, bool) or not isinstance(self.lr, (int, float)):
+        if isinstance(self.lr, bool) or not isinstance(self.lr, Real):
             raise TypeError(
                 f"phase {self.name!r}: lr must be a number above 0, got {self.lr!r}; 0.1 is a tenth"
             )
@@ -76,6 +77,8 @@ class Phase:
             raise TypeError(
                 f"phase {self.name!r}: mask must be a name or a function, got {self.mask!r}"
             )
+        for field in fields(self):
+            object.__setattr__(self, field.name, _python(getattr(self, field.name)))
 
     @property
     def mask_name(self) -> str:
@@ -87,6 +90,8 @@ class Phase:
 class Plan:
     """Phases that follow each other without a gap; ``len(plan)`` is their total length.
 
+    Without a phase it is the empty plan, of length 0: nothing is trained.
+
     >>> phases = Phase("dense", 30), Phase("sparse", 20, sparsity=0.3), Phase("redense", 20, lr=0.1)
     >>> plan = Plan(phases)
     >>> len(plan), plan.at(30).name, plan.lr_factor(69)
@@ -97,11 +102,6 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "phases", tuple(self.phases))
-        if not self.phases:
-            raise ValueError(
-                "a plan needs at least one phase, got none; Plan((Phase('dense', 30),)) is the "
-                "shortest"
-            )
         if wrong := [phase for phase in self.phases if not isinstance(phase, Phase)]:
             raise TypeError(f"a plan is made of Phase objects, got {wrong[0]!r}")
         names = [phase.name for phase in self.phases]
@@ -119,10 +119,12 @@ class Plan:
     @property
     def starts(self) -> tuple[int, ...]:
         """The first step of each phase."""
-        return (0, *accumulate(phase.length for phase in self.phases[:-1]))
+        return tuple(accumulate((phase.length for phase in self.phases), initial=0))[:-1]
 
     def index(self, step: float) -> int:
         """Position of the phase that ``step`` falls into, 0 <= step < len(plan)."""
+        if not self.phases:
+            raise IndexError(f"step {step} lies outside the plan, which is empty")
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} lies outside the plan; it covers 0 to {len(self) - 1}")
         return sum(start <= step for start in self.starts) - 1
@@ -138,13 +140,15 @@ class Plan:
         A step may be a fraction (2.5 epochs). From the plan's end on, the last whole step's rate
         stays.
         """
+        if not self.phases:
+            return 1.0
         step = len(self) - 1 if step >= len(self) else step
         index = self.index(step)
         phase = self.phases[index]
         return phase.lr * DECAYS[phase.decay]((step - self.starts[index]) / phase.length)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """The plan as a list of plain dictionaries, one a phase, for JSON, TOML and YAML."""
+        """The plan as a list of plain dictionaries, one per phase, for JSON, TOML and YAML."""
         return [vars(phase) | {"mask": phase.mask_name} for phase in self.phases]
 
     @classmethod
@@ -159,6 +163,8 @@ class Plan:
         return cls(tuple(Phase(**record) for record in records))
 
     def __str__(self) -> str:
+        if not self.phases:
+            return "empty plan: no phase, the network stays as it came"
         header = ("phase", "steps", "length", "sparsity", "rate", "decay", "mask")
         rows = [
             (
@@ -200,14 +206,14 @@ def dsd(
         sparse, redense: lengths of the two phases of a pass.
         sparsity: share held at zero; the paper finds 25-50 % to work, 30 % on ImageNet.
         sparse_lr, redense_lr: starting rates as factors of the first dense phase's; the paper
-            re-trains at a tenth. Lengths, sparsity and rates may each be one value or one a pass.
+            re-trains at a tenth. Lengths, sparsity and rates may each be one value or one per pass.
 
     >>> len(dsd(dense=30, sparse=20, redense=20, sparsity=(0.5, 0.25), passes=2))
     110
     """
     if passes < 1:
         raise ValueError(f"passes must be at least 1, got {passes}")
-    if isinstance(dense, int) and dense < 0:
+    if isinstance(dense, Integral) and dense < 0:
         raise ValueError(f"dense must be 0 (start from a trained model) or more, got {dense}")
     phases = [Phase("dense", dense, decay=decay)] if dense else []
     columns = (
@@ -267,13 +273,25 @@ def spdf(
 
 def check_sparsity(sparsity: float, of: str = "") -> float:
     """``sparsity`` itself if it lies in [0, 1), else a ValueError that names it."""
-    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float)):
+    if isinstance(sparsity, bool) or not isinstance(sparsity, Real):
         raise TypeError(f"{of}sparsity must be a number in [0, 1), got {sparsity!r}")
     if not 0 <= sparsity < 1:
         raise ValueError(
             f"{of}sparsity must lie in [0, 1), got {sparsity}; 0.3 removes 30 % of the weights"
         )
     return sparsity
+
+
+def _python(value: Any) -> Any:
+    """NumPy's numbers and strings as Python's own, which every reader of a state accepts."""
+    for ours in (str, int, float):
+        if type(value) is ours:
+            return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _function_name(function: Callable[..., Any]) -> str:
@@ -285,10 +303,12 @@ def _function_name(function: Callable[..., Any]) -> str:
 
 
 def _per_pass(name: str, value: T | Sequence[T], passes: int) -> tuple[T, ...]:
-    if not isinstance(value, Sequence):
-        return (value,) * passes
-    if len(value) != passes:
+    if not isinstance(value, Iterable):
+        return (value,) * int(passes)
+    values = tuple(value)
+    if len(values) != passes:
         raise ValueError(
-            f"{name} must be one value or {passes} (one a pass), got {len(value)}: {list(value)}"
+            f"{name} must be one value or {passes} (one per pass), got {len(values)}: "
+            f"{list(values)}"
         )
-    return tuple(value)
+    return values

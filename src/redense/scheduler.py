@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from .constraint import Constraint
-from .masks import build_masks, pack, unpack
+from .masks import build_masks
 from .optimizers import Optimizers, moments, trainers_of, unwrap
 from .plan import Phase, Plan
 from .prunable import Patterns, prunable
-from .tensors.selection import shard_of
+from .tensors.packing import pack, unpack
+from .tensors.sharded import shard_of
 
 
 class PhaseScheduler:
@@ -45,6 +46,8 @@ class PhaseScheduler:
                 f"plan must be a redense.Plan, got {type(plan).__name__}; redense.dsd(30, 20, 20) "
                 "makes one"
             )
+        if not len(plan):
+            raise ValueError("plan is empty: there is nothing to walk; train without a scheduler")
         self.plan = plan
         self.position = 0
         """Steps done, 0 to len(plan)."""

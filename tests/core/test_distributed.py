@@ -26,7 +26,7 @@ from redense.runs import sharding
 from redense.runs.checkpoints import read
 from redense.runs.folder import RunFolder
 from redense.runs.record import masks_of
-from redense.tensors.selection import shard_of
+from redense.tensors.sharded import shard_of
 
 PLAN = (
     "--dense",

@@ -3,6 +3,8 @@ bit a weight."""
 
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,15 +13,13 @@ from hypothesis import strategies as st
 
 import redense
 from redense.masks import (
-    MASKS,
     build_masks,
     global_magnitude_masks,
     magnitude_mask,
-    pack,
     random_mask,
-    unpack,
 )
 from redense.tensors.keys import scramble
+from redense.tensors.packing import pack, unpack
 
 ODD_SIZES = ((1,), (7,), (3, 5), (64, 33), (129, 1025), (4, 3, 3, 3), (300, 1000))
 
@@ -67,7 +67,7 @@ def test_a_sparsity_outside_0_to_1_is_refused_by_value(sparsity):
 def test_a_mask_takes_parameters_and_leaves_them_as_they_are():
     weight = torch.nn.Parameter(weight_of(20, 20))
     before = weight.detach().clone()
-    for choose in MASKS.values():
+    for choose in (magnitude_mask, random_mask):
         assert not choose(weight, 0.3).requires_grad
     assert torch.equal(weight, before)
     assert weight._version == 0
@@ -256,3 +256,29 @@ def test_unpack_takes_shape_and_layout_from_the_weight():
 
 def test_agreement_asks_nothing_of_a_single_process():
     redense.check_agreement({"w": magnitude_mask(weight_of(9), 0.3)})
+
+
+@pytest.mark.parametrize("mask", ["magnitude", "random", "global"])
+def test_choosing_ignores_the_default_device(mask):
+    weight = weight_of(300, 300)
+    torch.set_default_device("meta")
+    try:
+        kept = build_masks({"w": weight}, 0.3, mask)["w"]
+    finally:
+        torch.set_default_device(None)
+    assert kept.device.type == "cpu"
+    assert int((~kept).sum()) == 27_000
+
+
+def test_a_layer_pruned_away_whole_is_named():
+    weights = {"body": weight_of(32, 32), "head": weight_of(2, 32) * 1e-4}
+    with pytest.warns(UserWarning, match="nothing is left of head"):
+        build_masks(weights, 0.5, "global")
+
+
+def test_importing_the_core_leaves_sharded_tensors_alone():
+    script = "import sys, redense; redense.PhaseScheduler; print('torch.distributed.tensor' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"

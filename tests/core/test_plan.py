@@ -76,7 +76,6 @@ def test_a_wrong_phase_is_refused_by_name_value_and_remedy(wrong, error, words):
 @pytest.mark.parametrize(
     ("build", "error", "words"),
     [
-        (lambda: Plan(()), ValueError, ["at least one phase", "Plan((Phase("]),
         (lambda: Plan((Phase("a", 1), "b")), TypeError, ["Phase objects", "'b'"]),
         (lambda: Plan((Phase("a", 1), Phase("a", 2))), ValueError, ["'a'", "'a 1'", "'a 2'"]),
         (lambda: dsd(30, 0, 20), ValueError, ["'sparse'", "would never run", "got 0"]),
@@ -316,3 +315,23 @@ def test_a_plan_prints_as_a_table():
         "sparse   30-49  20      0.3       x 1    cosine  magnitude",
         "redense  50     1       0         x 0.1  cosine  -",
     ]
+
+
+def test_the_empty_plan_trains_nothing_and_says_so():
+    empty = Plan(())
+    assert len(empty) == 0
+    assert empty.starts == ()
+    assert empty.lr_factor(0) == 1.0
+    assert "empty plan" in str(empty)
+    assert Plan.from_records(empty.to_records()) == empty
+
+
+def test_numbers_from_numpy_become_pythons_own():
+    numpy = pytest.importorskip("numpy")
+    plan = dsd(
+        numpy.int64(3), 1, 1, numpy.array([0.5, 0.25]), passes=2, redense_lr=numpy.float32(1)
+    )
+    values = [value for record in plan.to_records() for value in record.values()]
+    assert {type(value) for value in values} == {str, int, float}
+    with pytest.raises(TypeError, match="whole number"):
+        Phase("dense", numpy.bool_(True))

@@ -18,9 +18,10 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import redense
-from redense.masks import build_masks, check_agreement, pack, unpack
+from redense.masks import build_masks, check_agreement
 from redense.tensors import selection
-from redense.tensors.keys import shard_of
+from redense.tensors.packing import pack, unpack
+from redense.tensors.sharded import shard_of
 
 SECONDS = 300
 

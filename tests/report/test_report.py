@@ -21,11 +21,11 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from study_folder import LAYERS, MOMENTS, make_record, write_run, write_study
 
 from redense import dsd
-from redense.masks import pack
 from redense.report import page as report_module
 from redense.report.page import report
 from redense.runs.record import overlap
 from redense.study.summary import summarize_records
+from redense.tensors.packing import pack
 
 HOSTILE = """<img src=x onerror="alert(1)"></script><b>'&"{{7*7}}%{x}</b>"""
 CHROMIUM, CHROMEDRIVER = (

@@ -10,10 +10,10 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 from redense.cli import main
-from redense.masks import unpack
 from redense.recipes.images.task import ImageTask
 from redense.runs import averaging
 from redense.runs.training import build_task
+from redense.tensors.packing import unpack
 
 DSD = ("--dense", "2", "--sparse", "2", "--redense", "1", "--sparsity", "0.3")
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 import redense
-from redense.masks import unpack
 from redense.plan import Plan
 from redense.runs.checkpoints import read
 from redense.runs.folder import RunFolder
+from redense.tensors.packing import unpack
 
 
 def environment() -> dict[str, Any]:

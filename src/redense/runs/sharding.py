@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from redense.tensors.selection import shard_of
+from redense.tensors.sharded import shard_of
 
 _UNIT = 1 << 20  # weights that are worth a message of their own
 

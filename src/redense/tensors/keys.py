@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from .sharded import gather, shard_of
 
 CHUNK = {"cpu": 1 << 19}
 """Elements a read; measured best from 2^17 to 2^20 (2 MB of keys). Other devices take 2^26 at a
@@ -56,30 +57,6 @@ class Keys:
             keys = buffer[: stop - start]
             self.read(start, stop, keys)
             yield start, stop, keys
-
-
-def shard_of(tensor: Tensor) -> tuple[Tensor, Any]:
-    """This rank's part of ``tensor`` and the group it is sharded over, None for a plain or
-    replicated tensor.
-
-    Shards of the first dimension (FSDP2) are supported, since rank order is index order there.
-    """
-    if not isinstance(tensor, DTensor):
-        return tensor.detach(), None
-    group = None
-    for dimension, placement in enumerate(tensor.placements):
-        if isinstance(placement, Replicate):
-            continue
-        if type(placement) is not Shard or placement.dim != 0 or group is not None:
-            raise NotImplementedError(
-                f"masks need a tensor that is replicated or sharded once, over its first "
-                "dimension, "
-                f"got placements {tensor.placements}; exclude this tensor or shard it with "
-                "fully_shard"
-            )
-        group = tensor.device_mesh.get_group(dimension)
-    local: Tensor = tensor.detach().to_local()  # type: ignore[attr-defined]  # DTensor.detach is typed as Tensor
-    return local, group
 
 
 def magnitude_keys(weight: Tensor) -> Keys:
@@ -160,13 +137,6 @@ def scramble(numbers: Tensor) -> Tensor:
 def chunk_size(device: torch.device) -> int:
     """Elements that are worked on at a time."""
     return CHUNK.get(device.type, 1 << 26)
-
-
-def gather(row: Tensor, group: Any) -> Tensor:
-    """(ranks, len(row)): every rank's row in rank order."""
-    rows = [torch.empty_like(row) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(rows, row, group=group)
-    return torch.stack(rows)
 
 
 def _signed(number: int) -> int:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from .keys import NAN, Keys, chunk_size, gather
-from .keys import shard_of as shard_of  # the rooms above take it from here
+from .keys import NAN, Keys, chunk_size
+from .sharded import gather
 
 _BUCKETS = 127  # codes 2 to 128; 1 is below the bracket, 129 above
 _SAMPLE = 1 << 13
@@ -91,13 +91,11 @@ def _bracket(sources: Sequence[Keys], k: int, total: int) -> tuple[int, int, flo
     """
     drawn = []
     for source in sources:
-        generator = torch.Generator().manual_seed(source.numel)
+        generator = torch.Generator("cpu").manual_seed(source.numel)
         share = -(-source.numel * _SAMPLE // total)
-        drawn.append(
-            source.pick(
-                torch.randint(max(source.numel, 1), (share,), generator=generator).to(source.device)
-            )
-        )
+        highest_index = max(source.numel, 1)
+        places = torch.randint(highest_index, (share,), generator=generator, device="cpu")
+        drawn.append(source.pick(places.to(source.device)))
     sample = _merge(_parts(sources, drawn))
     number = int(
         _total([(group, torch.tensor(keys.numel(), device=keys.device)) for group, keys in sample])

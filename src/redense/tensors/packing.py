@@ -1,0 +1,51 @@
+"""Masks as one bit per weight, for checkpoints and the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from .sharded import gather, lay_out, numels, shard_of
+
+
+def pack(mask: Tensor) -> Tensor:
+    """The mask as one bit per weight: uint8, ``ceil(n / 8)`` long, the first weight in the lowest
+    bit.
+
+    Of a sharded mask every rank gets the whole, so all of them must call this; only bits cross the
+    network.
+    """
+    local, group = shard_of(mask)
+    if group is None:
+        return pack_bits(local)
+    counts = numels(local, group)
+    own = pack_bits(local)
+    parts = gather(torch.nn.functional.pad(own, (0, -(-max(counts) // 8) - own.numel())), group)
+    return pack_bits(
+        torch.cat([_flags(part)[:count] for part, count in zip(parts, counts, strict=True)])
+    )
+
+
+def unpack(packed: Tensor, like: Tensor) -> Tensor:
+    """The mask that `pack` stored, laid out as ``like``; of a sharded ``like`` each rank takes its
+    part."""
+    local, group = shard_of(like)
+    start = 0 if group is None else sum(numels(local, group)[: dist.get_rank(group)])
+    stop = start + local.numel()
+    bits = packed[start // 8 : -(-stop // 8)].to(like.device)
+    return lay_out(_flags(bits)[start % 8 :][: local.numel()], like)
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """`pack` of what this rank has."""
+    flat = mask.reshape(-1).view(torch.uint8)
+    eights = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(torch.int64)
+    return ((eights * 0x0102_0408_1020_4080) >> 56).to(
+        torch.uint8
+    )  # the top byte gathers eight bytes' lowest bits
+
+
+def _flags(packed: Tensor) -> Tensor:
+    bits = packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return bits.bitwise_and_(1).view(-1).bool()
