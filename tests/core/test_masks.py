@@ -277,7 +277,8 @@ def test_a_layer_pruned_away_whole_is_named():
 
 
 def test_importing_the_core_leaves_sharded_tensors_alone():
-    script = "import sys, redense; redense.PhaseScheduler; print('torch.distributed.tensor' in sys.modules)"
+    seen = "print('torch.distributed.tensor' in sys.modules)"
+    script = f"import sys, redense; redense.PhaseScheduler; {seen}"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
