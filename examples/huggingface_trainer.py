@@ -9,14 +9,7 @@ constant, so the rates are the plan's.
 import tempfile
 
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
-from transformers.trainer_callback import PrinterCallback
+import transformers
 
 import redense
 from redense.huggingface import DSDCallback
@@ -28,7 +21,7 @@ def sentences(rows, seed):
     return [{"input_ids": row, "labels": int((row == 1).sum() > 2)} for row in words]
 
 
-class Report(TrainerCallback):
+class Report(transformers.TrainerCallback):
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
         encoder = torch.cat([weight.flatten() for weight in redense.prunable(model).values()])
         zeros, accuracy = (encoder == 0).float().mean(), metrics["eval_accuracy"]
@@ -36,18 +29,13 @@ class Report(TrainerCallback):
 
 
 torch.manual_seed(0)
-model = BertForSequenceClassification(
-    BertConfig(
-        vocab_size=5,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-)
+layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+config = transformers.BertConfig(vocab_size=5, hidden_size=16, **layers)
+model = transformers.BertForSequenceClassification(config)
 plan = redense.dsd(dense=4, sparse=2, redense=2, sparsity=0.3)
 print(plan, "\n")
-args = TrainingArguments(
+quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none"}
+args = transformers.TrainingArguments(
     output_dir=tempfile.mkdtemp(),
     num_train_epochs=len(plan),
     learning_rate=5e-3,
@@ -55,13 +43,11 @@ args = TrainingArguments(
     per_device_train_batch_size=32,
     per_device_eval_batch_size=500,
     eval_strategy="epoch",
-    save_strategy="no",
-    logging_strategy="no",
-    report_to="none",
-    disable_tqdm=True,
     use_cpu=True,
+    disable_tqdm=True,
+    **quiet,
 )
-trainer = Trainer(
+trainer = transformers.Trainer(
     model,
     args,
     train_dataset=sentences(1000, seed=0),
@@ -69,5 +55,5 @@ trainer = Trainer(
     compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(1) == p.label_ids).mean())},
     callbacks=[DSDCallback(plan), Report()],
 )
-trainer.remove_callback(PrinterCallback)
+trainer.remove_callback(transformers.PrinterCallback)
 trainer.train()

@@ -27,9 +27,8 @@ def spirals(rows, seed):
 class Spirals(lightning.LightningModule):
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3)
-        )
+        hidden = nn.Linear(64, 64)
+        self.net = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), hidden, nn.Tanh(), nn.Linear(64, 3))
 
     def training_step(self, batch, _):
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
@@ -37,10 +36,8 @@ class Spirals(lightning.LightningModule):
     def validation_step(self, batch, _):
         later = torch.cat([self.net[layer].weight.flatten() for layer in (2, 4)])
         accuracy = (self.net(batch[0]).argmax(1) == batch[1]).float().mean()
-        print(
-            f"after epoch {self.current_epoch + 1:2}: {(later == 0).float().mean():4.0%} zeros, "
-            f"accuracy {accuracy:.1%}"
-        )
+        zeros = (later == 0).float().mean()
+        print(f"epoch {self.current_epoch + 1:2}: {zeros:4.0%} zeros, accuracy {accuracy:.1%}")
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True)
@@ -49,16 +46,14 @@ class Spirals(lightning.LightningModule):
 lightning.seed_everything(0, verbose=False)
 plan = redense.dsd(dense=20, sparse=10, redense=10, sparsity=0.5)
 print(plan, "\n")
+talk = ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"]
 trainer = lightning.Trainer(
     max_epochs=len(plan),
     callbacks=[DSDCallback(plan, exclude="net.0.*")],
     check_val_every_n_epoch=10,
     num_sanity_val_steps=0,
     accelerator="cpu",
-    logger=False,
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-    enable_model_summary=False,
+    **dict.fromkeys(talk, False),
 )
 train = DataLoader(spirals(600, seed=0), batch_size=50, shuffle=True)
 trainer.fit(Spirals(), train, DataLoader(spirals(2000, seed=1), batch_size=2000))
