@@ -32,14 +32,12 @@ def null_study(rng):
 
 def test_a_comparison_is_its_parts_put_together():
     scores = study(dict(zip(METHODS, (-0.8, 0, 0, -0.5, 0.4), strict=True)))
-    comparison = compare(scores, control="lower_lr", baseline="dense", seed=3)
+    comparison = compare(scores, control="lower_lr", baseline="dense")
     assert list(comparison.to_control) == ["dense", "longer", "random_dsd", "dsd"]
     assert list(comparison.to_baseline) == ["longer", "lower_lr", "random_dsd", "dsd"]
     assert comparison.summaries["dsd"] == summarize(list(scores["dsd"].values()))
     contrast = comparison.to_control["dsd"]
-    expected = paired_difference(
-        list(scores["dsd"].values()), list(scores["lower_lr"].values()), seed=3
-    )
+    expected = paired_difference(list(scores["dsd"].values()), list(scores["lower_lr"].values()))
     assert (contrast.method, contrast.reference, contrast.difference) == (
         "dsd",
         "lower_lr",
@@ -48,7 +46,7 @@ def test_a_comparison_is_its_parts_put_together():
     assert contrast.comparisons == 4
     p_values = [c.difference.p_value for c in comparison.to_control.values()]
     assert tuple(c.holm_p for c in comparison.to_control.values()) == holm(p_values)
-    assert comparison == compare(scores, control="lower_lr", baseline="dense", seed=3)
+    assert comparison == compare(scores, control="lower_lr", baseline="dense")
 
 
 def test_outcomes_follow_the_effects():
@@ -81,9 +79,7 @@ def test_neither_the_order_of_runs_nor_of_methods_matters(random):
         method: {seed: scores[method][seed] for seed in random.sample(range(6), 6)}
         for method in random.sample(list(scores), 3)
     }
-    assert contrasts(shuffled, "lower_lr", resamples=99) == contrasts(
-        scores, "lower_lr", resamples=99
-    )
+    assert contrasts(shuffled, "lower_lr") == contrasts(scores, "lower_lr")
 
 
 @pytest.mark.parametrize(
@@ -96,15 +92,22 @@ def test_below_the_least_seeds_even_perfect_agreement_is_too_few(seeds, methods,
     }
 
 
-def test_one_outlier_is_no_measured_help():
+def test_one_outlier_decides_nothing():
     scores = {
         "lower_lr": dict.fromkeys(range(8), 93.0),
         "dsd": {s: 93.01 + s / 1e4 for s in range(7)} | {7: 99.0},
     }
-    contrast = contrasts(scores, "lower_lr")["dsd"]
-    assert contrast.holm_p < 0.05
-    assert contrast.difference.interval[0] < 0
-    assert contrast.outcome == "no measurable difference"
+    assert contrasts(scores, "lower_lr")["dsd"].outcome == "helps"
+    scores["dsd"] = dict.fromkeys(range(7), 93.0) | {7: 99.0}
+    assert contrasts(scores, "lower_lr")["dsd"].outcome == "no measurable difference"
+
+
+def test_an_interval_without_zero_whose_corrected_p_does_not_pass_is_unclear():
+    differences = (0.1, 0.3, 0.2, -0.04, 0.3, 0.2, 0.1, 0.2)
+    scores = {"lower_lr": dict.fromkeys(range(8), 90.0)}
+    scores["dsd"] = {s: 90 + differences[s] for s in range(8)}
+    scores |= {f"m{i}": dict.fromkeys(range(8), 90.0) for i in range(5)}
+    assert contrasts(scores, "lower_lr")["dsd"].outcome == "unclear"
 
 
 def test_holm_keeps_false_claims_of_a_null_study_below_five_percent():
@@ -121,10 +124,8 @@ def test_holm_keeps_false_claims_of_a_null_study_below_five_percent():
 
 def test_a_method_against_itself_with_other_seeds_makes_no_measurable_difference():
     rng = np.random.default_rng(6)
-    studies = [contrasts(null_study(rng), "lower_lr", resamples=9) for _ in range(500)]
-    clean = [
-        all(c.outcome == "no measurable difference" for c in study.values()) for study in studies
-    ]
+    studies = [contrasts(null_study(rng), "lower_lr") for _ in range(500)]
+    clean = [not any(c.outcome in ("helps", "hurts") for c in study.values()) for study in studies]
     assert np.mean(clean) >= 0.95
 
 
@@ -139,7 +140,7 @@ def test_a_method_against_itself_with_other_seeds_makes_no_measurable_difference
             {"dense": {0: 1.0, 1: 2.0}, "dsd": {0: 1.0, 1: math.inf}},
             "dsd, seed 1: the score is inf",
         ),
-        ({"dense": {0: 1.0, 1: 2.0}, "dsd": {0: 1.0}}, "dsd has 1 seeds, at least 2 are needed"),
+        ({"dense": {0: 1.0, 1: 2.0}, "dsd": {0: 1.0}}, "dsd has 1 seed, at least 2 are needed"),
         (
             {"dense": {0: 1.0, 1: 2.0}, "dsd": {1: 1.0, 2: 3.0}},
             r"dsd and dense share 1 seeds.* \[1, 2\] and \[0, 1\]",

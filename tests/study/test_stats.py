@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -32,7 +32,7 @@ quick = settings(max_examples=60, deadline=None)
 
 
 def difference(treated, control, **options):
-    return paired_difference(treated, control, resamples=199, **options)
+    return paired_difference(treated, control, **options)
 
 
 def brute_force_p(differences):
@@ -59,7 +59,6 @@ def test_a_hand_computed_difference():
     assert found.mean == pytest.approx(2.0)
     assert found.sd == pytest.approx(math.sqrt(10 / 3))
     assert found.p_value == 4 / 16  # |sum| >= 8 only if 1, 3 and 4 agree; 0 may have either sign
-    assert found.improvement_probability == (2 + 3.5 + 4 + 2.5) / 16
     assert found.paired_improvement == 3.5 / 4
     assert (found.treated.mean, found.control.mean) == (6.75, 4.75)
 
@@ -69,15 +68,6 @@ def test_interval_agrees_with_scipys_paired_t_test():
     assert paired_difference(DSD, CONTROL, confidence=0.9).interval == pytest.approx(
         tuple(expected)
     )
-
-
-def test_bootstrap_agrees_with_scipys():
-    found = paired_difference(DSD, CONTROL, resamples=4999, seed=7)
-    differences = np.sort(np.round(np.subtract(DSD, CONTROL), 9))
-    expected = scipy_stats.bootstrap(
-        (differences,), np.mean, n_resamples=4999, rng=np.random.default_rng(7)
-    )
-    assert found.bootstrap == pytest.approx(tuple(expected.confidence_interval), rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [2, 5, 8, 11])
@@ -106,34 +96,6 @@ def test_p_value_of_many_seeds_continues_the_exact_one():
     assert sign_flip_p(np.ones(40)) == 0.0
 
 
-@pytest.mark.parametrize("n", [2, 6, 9, 30])
-def test_wilcoxon_agrees_with_scipys_exact_one(n):
-    treated, control = np.random.default_rng(n).normal(size=(2, n))
-    expected = scipy_stats.wilcoxon(treated, control, method="exact").pvalue
-    assert difference(treated, control).wilcoxon_p == pytest.approx(expected)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(-3, 3), min_size=2, max_size=7).filter(any))
-def test_wilcoxon_agrees_with_scipys_with_ties_and_zeros(differences):
-    expected = scipy_stats.wilcoxon(differences).pvalue
-    assert (
-        difference(np.array(differences) / 10 + 50, np.full(len(differences), 50)).wilcoxon_p
-        == expected
-    )
-
-
-@quick
-@given(pairs)
-def test_improvement_probability_is_rliables(values):
-    treated, control = values
-    assume(np.ptp(values))  # scipy's z score needs two different values
-    u = scipy_stats.mannwhitneyu(treated, control, method="asymptotic").statistic
-    assert difference(treated, control).improvement_probability == pytest.approx(
-        u / treated.size**2
-    )
-
-
 @quick
 @given(pairs)
 def test_swapping_the_methods_mirrors_everything(values):
@@ -141,10 +103,7 @@ def test_swapping_the_methods_mirrors_everything(values):
     assert other.mean == -one.mean
     assert other.sd == pytest.approx(one.sd, abs=1e-12)
     assert other.interval == pytest.approx((-one.interval[1], -one.interval[0]), abs=1e-12)
-    if one.mean:  # no direction to anchor the resampling to otherwise
-        assert other.bootstrap == pytest.approx((-one.bootstrap[1], -one.bootstrap[0]), abs=1e-12)
-    assert (other.p_value, other.wilcoxon_p) == pytest.approx((one.p_value, one.wilcoxon_p))
-    assert other.improvement_probability == pytest.approx(1 - one.improvement_probability)
+    assert other.p_value == one.p_value
     assert other.paired_improvement == pytest.approx(1 - one.paired_improvement)
     assert (other.treated, other.control) == (one.control, one.treated)
 
@@ -153,12 +112,7 @@ def test_swapping_the_methods_mirrors_everything(values):
 @given(pairs)
 def test_lower_is_better_is_the_swapped_comparison_with_raw_scores_kept(values):
     lower, swapped = difference(*values, higher_is_better=False), difference(*values[::-1])
-    assert (lower.mean, lower.interval, lower.bootstrap) == (
-        swapped.mean,
-        swapped.interval,
-        swapped.bootstrap,
-    )
-    assert lower.improvement_probability == pytest.approx(swapped.improvement_probability)
+    assert (lower.mean, lower.interval) == (swapped.mean, swapped.interval)
     assert lower.paired_improvement == swapped.paired_improvement
     assert lower.treated == summarize(values[0])
 
@@ -167,10 +121,8 @@ def test_lower_is_better_is_the_swapped_comparison_with_raw_scores_kept(values):
 @given(pairs, st.integers(-1000, 1000))
 def test_a_shift_of_both_changes_no_difference(values, shift):
     one, moved = difference(*values), difference(*(values + shift))
-    assert (moved.mean, *moved.interval, *moved.bootstrap) == pytest.approx(
-        (one.mean, *one.interval, *one.bootstrap), abs=1e-7
-    )
-    assert (moved.p_value, moved.wilcoxon_p) == (one.p_value, one.wilcoxon_p)
+    assert (moved.mean, *moved.interval) == pytest.approx((one.mean, *one.interval), abs=1e-7)
+    assert moved.p_value == one.p_value
     assert moved.control.mean == pytest.approx(one.control.mean + shift)
 
 
@@ -178,13 +130,12 @@ def test_a_shift_of_both_changes_no_difference(values, shift):
 @given(pairs, st.sampled_from([0.01, 0.5, 3.0, 100.0]))
 def test_a_scale_of_both_scales_the_difference_and_keeps_the_p_value(values, scale):
     one, scaled = difference(*values), difference(*(values * scale))
-    assert (scaled.mean, scaled.sd, *scaled.interval, *scaled.bootstrap) == pytest.approx(
-        [scale * x for x in (one.mean, one.sd, *one.interval, *one.bootstrap)],
+    assert (scaled.mean, scaled.sd, *scaled.interval) == pytest.approx(
+        [scale * x for x in (one.mean, one.sd, *one.interval)],
         rel=1e-6,
         abs=1e-7 * scale,
     )
-    assert (scaled.p_value, scaled.wilcoxon_p) == (one.p_value, one.wilcoxon_p)
-    assert scaled.improvement_probability == one.improvement_probability
+    assert scaled.p_value == one.p_value
 
 
 @quick
@@ -192,18 +143,8 @@ def test_a_scale_of_both_scales_the_difference_and_keeps_the_p_value(values, sca
 def test_the_order_of_the_seeds_does_not_matter(values, random):
     order = random.sample(range(values.shape[1]), values.shape[1])
     one, shuffled = difference(*values), difference(*values[:, order])
-    assert shuffled.bootstrap == one.bootstrap
     assert (shuffled.mean, shuffled.interval) == (one.mean, one.interval)
     assert shuffled.p_value == one.p_value
-
-
-@quick
-@given(pairs)
-def test_the_bootstrap_holds_the_mean_and_stays_in_the_data(values):
-    differences = values[0] - values[1]
-    assume(np.ptp(differences) > 1e-9)
-    low, high = difference(*values).bootstrap
-    assert differences.min() - 1e-9 <= low <= high <= differences.max() + 1e-9
 
 
 @pytest.mark.parametrize(("step", "p"), [(0.0, 1.0), (0.1, 2 / 2**6)])
@@ -211,8 +152,8 @@ def test_equal_differences_give_intervals_without_width(step, p):
     control = np.array([93.1, 92.7, 92.9, 93.3, 91.8, 92.2])
     found = paired_difference(control + step, control)
     assert found.sd == 0
-    assert found.interval == found.bootstrap == pytest.approx((step, step))
-    assert (found.p_value, found.wilcoxon_p) == (p, pytest.approx(p))
+    assert found.interval == pytest.approx((step, step))
+    assert found.p_value == p
     assert found.seeds_needed == (2 if step else None)
 
 
@@ -221,6 +162,26 @@ def test_floating_point_does_not_break_ties():
         [0.3, 0.9, 0.5], [0.1 + 0.1, 0.8, 0.2 + 0.4]
     )  # +0.1, +0.1, -0.1 on paper
     assert found.p_value == 1.0  # |sum| >= 0.1 for every choice of signs
+
+
+@pytest.mark.parametrize("astray", [1e30, 100.0, -1e30])
+def test_one_diverged_run_decides_no_difference(astray):
+    control = [30.0 + seed / 10 for seed in range(10)]
+    treated = [28.0 + seed / 9 for seed in range(10)]
+    clean = paired_difference(treated, control, higher_is_better=False)
+    control[9] = astray
+    found = paired_difference(treated, control, higher_is_better=False)
+    assert found.tamed == (9,)
+    assert found.interval[0] > 0
+    assert found.mean == pytest.approx(clean.mean, abs=0.1)
+    if astray > 0:
+        assert (found.paired_improvement, found.p_value) == (1.0, 2 / 2**10)
+
+
+def test_ordinary_differences_are_seldom_touched():
+    runs = np.random.default_rng(9).normal(size=(500, 12))
+    tamed = sum(bool(paired_difference(run, np.zeros(12)).tamed) for run in runs)
+    assert tamed / 500 < 0.02
 
 
 def test_holm_by_hand():

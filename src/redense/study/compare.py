@@ -21,7 +21,7 @@ from redense.study.stats import Difference, Summary, holm, least_seeds, paired_d
 Scores = Mapping[str, Mapping[int, float]]
 """One score a run: ``scores[method][seed]``."""
 
-Outcome = Literal["helps", "no measurable difference", "hurts", "too few seeds"]
+Outcome = Literal["helps", "no measurable difference", "unclear", "hurts", "too few seeds"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Contrast:
     ``holm_p`` of the p.
 
     It ``helps`` or ``hurts`` where ``holm_p`` is at most 1 - confidence *and* the t interval leaves
-    zero out; there are ``too few seeds`` where no scores could do that (`least_seeds`).
+    zero out, both of differences whose outliers are tamed (`paired_difference`); where only one of
+    the two holds it is ``unclear``; there are ``too few seeds`` where no scores could do that
+    (`least_seeds`).
     ``left_out`` are the seeds only one of the two has.
     """
 
@@ -64,14 +66,11 @@ def compare(
     baseline: str,
     higher_is_better: bool = True,
     confidence: float = 0.95,
-    resamples: int = 9999,
-    seed: int = 0,
 ) -> Comparison:
     """Set every method against ``control`` (the same phases with sparsity 0) and ``baseline`` (the
     dense net).
 
-    ``resamples`` and ``seed`` are the bootstrap's. Holm's correction runs over the methods of each
-    column by itself.
+    Holm's correction runs over the methods of each column by itself.
     """
     check_scores(scores, control, baseline)
     against = partial(
@@ -79,8 +78,6 @@ def compare(
         scores,
         higher_is_better=higher_is_better,
         confidence=confidence,
-        resamples=resamples,
-        seed=seed,
     )
     return Comparison(
         control=control,
@@ -101,8 +98,6 @@ def contrasts(
     *,
     higher_is_better: bool = True,
     confidence: float = 0.95,
-    resamples: int = 9999,
-    seed: int = 0,
 ) -> dict[str, Contrast]:
     """Every other method against ``reference``, with Holm's correction over them."""
     check_scores(scores, reference)
@@ -116,8 +111,6 @@ def contrasts(
             [scores[reference][s] for s in shared],
             higher_is_better=higher_is_better,
             confidence=confidence,
-            resamples=resamples,
-            seed=seed,
         )
     corrected = holm([difference.p_value for difference in differences.values()])
     return {
@@ -149,7 +142,8 @@ def check_scores(scores: Scores, *needed: str) -> None:
     for method, runs in scores.items():
         if len(runs) < 2:
             raise ValueError(
-                f"{method} has {len(runs)} seeds, at least 2 are needed; run more, or leave it out"
+                f"{method} has {len(runs)} seed{'s' * (len(runs) != 1)}, at least 2 are "
+                "needed; run more, or leave it out"
             )
         for run, value in runs.items():
             if not math.isfinite(value):
@@ -164,8 +158,11 @@ def _outcome(difference: Difference, comparisons: int, holm_p: float, confidence
     low, high = difference.interval
     if difference.n < least_seeds(comparisons, confidence):
         return "too few seeds"
-    if holm_p > 1 - confidence or low <= 0 <= high:
+    passes, leaves_zero_out = holm_p <= 1 - confidence, not low <= 0 <= high
+    if not (passes or leaves_zero_out):
         return "no measurable difference"
+    if not (passes and leaves_zero_out):
+        return "unclear"
     return "helps" if low > 0 else "hurts"
 
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from redense.study.compare import Comparison, Contrast, Outcome, Scores, check_scores, contrasts
+from redense.study.methods import titled
 from redense.study.stats import least_seeds
 
 
@@ -118,6 +120,20 @@ def verdict(
     )
 
 
+def answer(found: Verdict) -> str:
+    """The page's question and its answer: ``Does dense-sparse-dense (dsd) help here? No: ...``."""
+    return f"Does {titled(found.method)} help here? {_ANSWERS[found.outcome]}: {found.sentence}"
+
+
+_ANSWERS: Mapping[Outcome, str] = {
+    "helps": "Yes",
+    "hurts": "No, it hurts",
+    "no measurable difference": "Not measurably",
+    "unclear": "Unclear so far",
+    "too few seeds": "These runs cannot say",
+}
+
+
 def best_method(
     scores: Scores,
     *,
@@ -144,13 +160,18 @@ def best_method(
     seeds = sorted(set.intersection(*(set(runs) for runs in scores.values())))
     if len(seeds) < 2:
         raise ValueError(
-            f"all methods together share {len(seeds)} seeds, at least 2 are needed; run the "
-            "missing ones"
+            f"all methods together share {len(seeds)} seed{'s' * (len(seeds) != 1)}, at least 2 "
+            "are needed; run the missing ones"
         )
     shared = {name: {seed: scores[name][seed] for seed in seeds} for name in simplest_first}
     means = {name: math.fsum(runs.values()) / len(seeds) for name, runs in shared.items()}
     best = (max if higher_is_better else min)(means, key=means.__getitem__)
-    others = contrasts(shared, best, higher_is_better=higher_is_better, confidence=confidence)
+    against = partial(contrasts, shared, higher_is_better=higher_is_better, confidence=confidence)
+    others = against(best)
+    if better := [name for name in others if others[name].outcome == "helps"]:
+        # one astray run gave the best mean: take what is measurably better
+        best = max(better, key=lambda name: others[name].difference.mean)
+        others = against(best)
     candidates = tuple(
         name for name in simplest_first if name == best or others[name].outcome != "hurts"
     )
@@ -197,36 +218,40 @@ def _finding(contrast: Contrast, terms: _Terms) -> str:
             f"{interval} fits these runs "
             f"({terms.level}; {p})"
         )
+    if contrast.outcome == "unclear":
+        tends = "help" if difference.mean > 0 else "hurt"
+        return (
+            f"{contrast.method} may {tends}, which these runs do not settle: {mean} "
+            f"({terms.level} {interval}; {p})"
+        )
     return f"{contrast.method} {contrast.outcome}: {mean} ({terms.level} {interval}; {p})"
 
 
 def _doubts(contrast: Contrast, least: int, terms: _Terms) -> str:
     difference = contrast.difference
-    doubts = _left_out(contrast)
+    doubts = _left_out(contrast) + _outliers(contrast)
     if not difference.sd:
         doubts.append(
             "Every seed shows exactly the same difference: check that seed and method reach the "
             "run."
         )
-    elif contrast.outcome == "no measurable difference":
-        if contrast.holm_p <= 1 - terms.confidence:
-            doubts.append(
-                "The signs alone would pass, but few seeds carry the mean: look at the single runs."
-            )
-        elif difference.interval[0] > 0 or difference.interval[1] < 0:
-            doubts.append(
-                "Zero lies outside the interval, but the corrected p does not pass: more seeds may "
-                "settle it."
-            )
-        elif difference.seeds_needed and difference.seeds_needed > difference.n:
-            needed = float(
-                f"{max(difference.seeds_needed, least):.2g}"
-            )  # the estimate deserves no more digits
-            doubts.append(
-                f"Were {terms.amount(difference.mean, _digits(contrast))} the true difference, a "
-                "single comparison "
-                f"would need about {needed:.0f} seeds to show it four times in five."
-            )
+    elif contrast.outcome == "unclear":
+        doubts.append(
+            "The signs alone would pass, but few seeds carry the mean: look at the single runs."
+            if contrast.holm_p <= 1 - terms.confidence
+            else "Zero lies outside the interval, but the corrected p does not pass: more seeds "
+            "may settle it."
+        )
+    elif contrast.outcome == "no measurable difference" and (
+        (difference.seeds_needed or 0) > difference.n
+    ):
+        # the estimate deserves no more digits
+        needed = float(f"{max(difference.seeds_needed or 0, least):.2g}")
+        doubts.append(
+            f"Were {terms.amount(difference.mean, _digits(contrast))} the true difference, a "
+            "single comparison "
+            f"would need about {needed:.0f} seeds to show it four times in five."
+        )
     return "".join(f" {doubt}" for doubt in doubts)
 
 
@@ -252,6 +277,16 @@ def _refusal(contrast: Contrast, least: int, terms: _Terms) -> str:
 def _left_out(contrast: Contrast) -> list[str]:
     seeds = ", ".join(map(str, contrast.left_out))
     return [f"Left out, as only one of the two has them: seeds {seeds}."] if seeds else []
+
+
+def _outliers(contrast: Contrast) -> list[str]:
+    count = len(contrast.difference.tamed)
+    if not count:
+        return []
+    return [
+        f"{count} of {contrast.difference.n} differences lie{'s' * (count == 1)} far from the "
+        "others and count only as far as ten median deviations: look at those runs."
+    ]
 
 
 def _beside_baseline(comparison: Comparison, method: str, budget: str, terms: _Terms) -> str:
