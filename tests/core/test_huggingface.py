@@ -519,3 +519,11 @@ def test_the_checkpoints_of_a_hyperparameter_search_lie_one_level_deeper(tmp_pat
     run.train()
     found = sorted(path.parent.name for path in (tmp_path / "run-0").glob("*/redense.pt"))
     assert found == sorted(f"checkpoint-{step}" for step in range(3, 19, 3))
+
+
+def test_an_empty_plan_does_nothing(tmp_path):
+    ours = trainer(tmp_path, [DSDCallback(Plan(()))], save_strategy="epoch")
+    ours.train()
+    plain = trainer(tmp_path, [])
+    plain.train()
+    assert_same(ours, plain.model.state_dict())

@@ -359,3 +359,9 @@ def test_several_optimizers_of_one_batch_are_one_step(tmp_path):
     resumed = fit(tmp_path, [DSDCallback(plan, "step")], Two(), ckpt=tmp_path / "step=24.ckpt")
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_an_empty_plan_does_nothing(tmp_path):
+    ours, plain = fit(tmp_path, [DSDCallback(redense.Plan(()))]), fit(tmp_path, [])
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, ours.state_dict()[name]), name
