@@ -1,10 +1,10 @@
 """What the documents say works: README's code blocks and the examples in docstrings are run.
 
 Python blocks run in order in one namespace that has tiny stand-ins for the reader's own model and
-data. Shell lines run in order in one folder: `redense train images` on tiny pictures with the small
-network, `inspect`, `export` and `report` as they stand; the flags of every other redense command
-are looked up in its help, targets of `make` in the Makefile, extras of `pip install` in
-pyproject.toml. A toml or yaml block is the file plan.toml or plan.yaml of these lines.
+data. The lines of redense run in order in one folder, exactly as they are printed, on small data of
+the names that they use; a study is stopped by Ctrl-C in its first run. Targets of `make` are
+looked up in the Makefile, extras of `pip install` in pyproject.toml. A toml or yaml block is the
+file plan.toml or plan.yaml of these lines.
 """
 
 import doctest
@@ -12,14 +12,20 @@ import importlib
 import pkgutil
 import re
 import shlex
+import signal
+import subprocess
+import sys
+import time
 import tomllib
 import warnings
 from collections import OrderedDict
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
-from conftest import TINY
+from conftest import CLASSES, TINY, torchrun, write_pictures
+from pyarrow import parquet
 from torch import nn
 from torch.nn import functional as F
 
@@ -154,35 +160,64 @@ def lines():
                 yield words
 
 
-def test_readmes_shell_lines_run(tmp_path, monkeypatch, pictures, redense):
+@pytest.fixture
+def desk(tmp_path, monkeypatch, stripes):
+    """The folder that README's reader stands in: plan files and data of the names that it prints.
+    What redense would fetch lies prepared, in small."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REDENSE_DATA", str(stripes))
+    (stripes / "amazon-queen").mkdir(exist_ok=True)
     for ending in ("toml", "yaml"):
         for text in blocks(ending):
             (tmp_path / f"plan.{ending}").write_text(text)
-    tiny = ("--data", pictures, "--model", "small", *TINY)
-    lengths = ("--dense", "1", "--sparse", "1", "--redense", "1")
+    write_pictures(tmp_path / "my-pictures", side=64)
+    shards = tmp_path / "imagenet-1k"
+    shards.mkdir()
+    for part, many in (("train", 4), ("validation", 2)):
+        files = sorted((tmp_path / "my-pictures" / "train").glob("*/*.png"))[:: 24 // many]
+        table = pa.table(
+            {
+                "image": [{"bytes": file.read_bytes(), "path": None} for file in files[:many]],
+                "label": [CLASSES.index(file.parent.name) for file in files[:many]],
+            }
+        )
+        parquet.write_table(table, shards / f"{part}-00000-of-00001.parquet")
+    (shards / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    return tmp_path
+
+
+def test_readmes_commands_run_as_they_are_printed(desk, redense):
     ran = set()
     for words in lines():
-        if words[0] != "redense":
-            continue
-        if words[1:3] == ["train", "images"] and "--resume" not in words:
-            words = [*words, *tiny, *(() if "--plan" in words else lengths)]
-        elif words[1] not in ("inspect", "export", "report") and "--resume" not in words:
-            check_flags(words, redense)
-            continue
-        answer = redense(*words[1:])
-        assert answer.code == 0, (words, answer.err)
-        ran.add(words[1])
-    assert ran == {"train", "inspect", "export", "report"}
-    assert (tmp_path / "runs" / "images-1" / "record.json").exists()
+        if words[0] == "torchrun":
+            program = words[words.index("-m") + 1 :]
+            assert torchrun(int(words[2]), "-m", *program)
+            assert (desk / "runs" / "four" / "record.json").exists()
+        elif words[0].endswith("redense") and words[1] == "study":
+            start_and_stop(words)
+        elif words[0].endswith("redense"):
+            answer = redense(*words[1:])
+            assert answer.code == 0, (words, answer.err)
+            assert answer.out, words
+            ran.add(words[1])
+    assert ran == {"train", "inspect", "eval", "export", "report", "sensitivity", "data"}
+    assert (desk / "runs" / "images-1" / "record.json").exists()
+    assert (desk / "hub" / "model.safetensors").exists()
 
 
-def check_flags(words, redense):
-    command = [word for word in words[1:3] if not word.startswith("-")]
-    answer = redense(*command[: 2 if command[0] in ("train", "study") else 1], "--help")
-    assert answer.code == 0, words
-    for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
-        assert f"{flag} " in answer.out, (words, flag)
+def start_and_stop(words):
+    """A study takes minutes even of a few pictures: it is stopped by Ctrl-C in its first run."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not list(
+            Path("runs").glob("study-*/*/checkpoints/epoch*")
+        ):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "nothing is lost: the same command goes on" in err
 
 
 def test_readmes_other_shell_lines_name_what_exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from redense.plan import Plan, dsd
+from redense.plan import Phase, Plan, dsd
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,19 @@ class Schedule:
 
     Args:
         dense: epochs of the first dense phase; 0 starts from a trained model.
-        sparse: epochs with the smallest weights held at zero.
+        sparse: epochs with the smallest weights held at zero; 0 with redense 0 trains dense alone.
         redense: epochs with all weights free again.
         sparsity: share of each prunable tensor that is held, 0 <= sparsity < 1; with several passes
-            also a list. passes: how often sparse and re-dense follow each other.
+            also one for each, 0.5/0.25.
+        passes: how often sparse and re-dense follow each other.
         sparse_lr: the sparse phase's starting rate as a factor of lr.
         redense_lr: the re-dense phase's starting rate as a factor of lr.
         decay: course of the rate inside each phase: constant, linear, cosine or step (divided by 10
-            after each third). mask: what is held: magnitude (the smallest, the paper's), random
-            (the control) or global (smallest of all). plan: a TOML or YAML file with a list of
-            phases (name, length, sparsity, lr, decay, mask) instead of the above.
+            after each third).
+        mask: what is held: magnitude (the smallest, the paper's), random (the control) or global
+            (smallest of all).
+        plan: a TOML or YAML file with a list of phases (name, length, sparsity, lr, decay, mask)
+            instead of the above.
     """
 
     dense: int = 4
@@ -44,6 +47,8 @@ class Schedule:
         """The plan that these flags describe."""
         if self.plan is not None:
             return read_plan(self.plan)
+        if self.sparse == self.redense == 0:
+            return Plan((Phase("dense", self.dense, decay=self.decay),))
         return dsd(
             self.dense,
             self.sparse,

@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from redense.masks import build_masks
@@ -33,6 +34,8 @@ def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]
     )  # torchrun's; Lightning's own launcher does not set it
     nodes = int(os.environ["WORLD_SIZE"]) // local if local else 1
     devices = local or config["devices"]
+    # said, for in slurm's interactive sessions Lightning would take the allocation's tasks for ours
+    environment = TorchElasticEnvironment() if local else LightningEnvironment()
     return Trainer(
         accelerator=config["accelerator"],
         devices=devices,
@@ -41,7 +44,7 @@ def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]
         precision=config["precision"],
         max_epochs=epochs,
         callbacks=callbacks,
-        plugins=[WholeCheckpointIO()],
+        plugins=[WholeCheckpointIO(), environment],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

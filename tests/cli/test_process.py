@@ -1,0 +1,238 @@
+"""redense as a process among others: what it imports, how it is stopped, who reads it, and where it
+is started."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from redense.cli import COMMANDS, main
+from redense.recipes import RECIPES
+
+front_door = sys.modules["redense.cli.main"]  # the module; the package's `main` is its function
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "numpy", "lightning", "torchvision", "matplotlib", "pandas", "scipy", "rich")
+TINY = ("--dense", "1", "--sparse", "1", "--redense", "1", "--batch", "24", "--accelerator", "cpu")
+
+
+def imported_by(*arguments):
+    """The heavy packages that a command has imported by its end."""
+    script = (
+        "import sys; from redense.cli import main\n"
+        f"main({[*arguments]})\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    return json.loads(done.stderr.splitlines()[-1].replace("'", '"'))
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, stripes):
+    """An empty working folder, and small packaged data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REDENSE_DATA", str(stripes))
+    return tmp_path
+
+
+def start(*arguments, **more):
+    program = [sys.executable, "-m", "redense", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(program, **(pipes | more))
+
+
+# what is imported
+
+
+def test_importing_redense_imports_no_torch():
+    script = f"import sys, redense; print([n for n in {HEAVY} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("first", ["plan", "prunable", "scheduler", "lightning"])
+def test_every_public_name_is_there_whatever_was_imported_before(first):
+    script = (
+        f"import redense.{first}, redense\n"
+        "assert set(redense.__all__) <= set(dir(redense))\n"
+        "assert all(callable(getattr(redense, name)) for name in redense.__all__)\n"
+        "from redense import prunable\n"
+        "assert prunable is redense.prunable and prunable.__name__ == 'prunable'\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["trian"]], ids=" ".join
+)
+def test_the_overview_imports_nothing_heavy(arguments):
+    assert imported_by(*arguments) == []
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"data"}))
+def test_a_command_s_help_imports_nothing_heavy(command):
+    assert imported_by(command, "--help") == []
+
+
+# signals and pipes
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_stopped_training_says_how_to_go_on_and_does(number, code, desk, redense):
+    lengths = ("--dense", "200", "--sparse", "1", "--redense", "1", "--batch", "8")
+    with start("train", "images", *lengths, "--out", "run") as process:
+        while process.poll() is None and not list(Path("run").glob("checkpoints/epoch*")):
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err == "stopped; nothing is lost: redense train images --resume run\n"
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.5, 2.5])
+def test_ctrl_c_while_importing_is_quiet(seconds, desk):
+    with start("train", "images", "--dense", "500", "--out", "run") as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("stopped")
+    assert err.count("\n") == 1
+
+
+def test_a_reader_that_leaves_makes_no_noise():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with start("--help", stdout=writer) as process:
+        os.close(writer)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (141, "")
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_told(redense, monkeypatch):
+    def broken(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(front_door, "_run", broken)
+    assert redense("inspect").err == "redense: error: Broken pipe\n"
+
+
+# where it is started
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(desk, redense, monkeypatch):
+    home = desk / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    assert redense("train", "images", *TINY, "--out=~/run").code == 0
+    assert redense("train", "images", "--resume=~/run").code == 0
+    assert redense("inspect", "~/run").code == 0
+    assert redense("eval", "~/run", "--data=fashion-mnist").code == 0
+    assert redense("report", "~/run", "--out=~/page.html").code == 0
+    assert redense("export", "~/run", "~/hub").code == 0
+    assert {"hub", "page.html", "run"} <= {path.name for path in home.iterdir()}
+    assert not (desk / "~").exists()
+
+
+@pytest.mark.parametrize("name", ["random", "queue", "select", "inspect"])
+def test_a_script_of_ones_own_is_not_taken_for_the_standard_library_s(name, desk):
+    (desk / f"{name}.py").write_text("raise SystemExit('a script of my own')\n")
+    torch.save({"weight": torch.zeros(3, 3)}, "net.pt")
+    with start("inspect", "net.pt") as process:
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_processes_that_a_command_starts_are_as_safe_from_such_scripts(monkeypatch):
+    seen = []
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+
+    def look(arguments):
+        seen.append(os.environ["PYTHONSAFEPATH"])
+        return 0
+
+    monkeypatch.setattr(front_door, "_run", look)
+    assert main(["train"]) == 0
+    assert seen == ["1"]
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_python_in_the_folder_above_a_clone_imports_redense(tmp_path):
+    subprocess.run(
+        ["git", "clone", "-q", "--depth", "1", f"file://{ROOT}", "redense"],
+        cwd=tmp_path,
+        check=True,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "import redense; print(len(redense.dsd(3, 2, 2, 0.5)))"],
+        cwd=tmp_path,
+        env=os.environ
+        | {"PYTHONPATH": str(tmp_path / "redense" / "src")},  # as a .pth file adds it
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "7\n", done.stderr
+
+
+def test_inspect_writes_whole_names_into_a_pipe(desk, redense):
+    names = [f"features.denseblock{b}.denselayer{n}.conv1.weight" for b in (1, 2) for n in (1, 20)]
+    torch.save({name: torch.ones(64, 128, 3, 3) for name in names}, "net.pt")
+    answer = redense("inspect", "net.pt")
+    assert all(name in answer.out.split() for name in names)
+
+
+def test_jobs_default_to_the_cores_that_the_process_may_use():
+    from redense.cli.study import Study
+
+    one = min(os.sched_getaffinity(0))
+    script = "from redense.cli.study import Study; print(Study().workers)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        preexec_fn=lambda: os.sched_setaffinity(0, {one}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "1\n"
+    assert Study(jobs=3).workers == 3
+
+
+def test_an_interactive_slurm_session_of_several_tasks_trains_one_run(desk, redense, monkeypatch):
+    session = {"JOB_ID": 1, "JOB_NAME": "notebook", "NTASKS": 4, "PROCID": 0, "LOCALID": 0}
+    for name, value in {**session, "NODEID": 0, "JOB_NODELIST": "localhost"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    assert redense("train", "images", *TINY, "--out", "run").code == 0
+    assert Path("run/record.json").exists()
+
+
+# one flag is enough
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_one_pass_needs_one_flag(recipe, redense, desk):
+    answer = redense("train", recipe, "--passes", "1", "--print-plan")
+    assert answer.code == 0
+    assert [line.split()[0] for line in answer.out.splitlines()[1:4]] == [
+        "dense",
+        "sparse",
+        "redense",
+    ]
+
+
+def test_a_dense_training_alone_is_a_plan(desk, redense):
+    flags = ("--dense", "1", "--sparse", "0", "--redense", "0", "--batch", "24", "--out", "run")
+    assert redense("train", "images", *flags).code == 0
+    record = json.loads(Path("run/record.json").read_text())
+    assert [phase["name"] for phase in record["phases"]] == ["dense"]
+
+
+def test_the_command_line_is_kept_with_the_run(desk, redense):
+    flags = ("train", "images", *TINY, "--out", "run")
+    assert redense(*flags).code == 0
+    assert json.loads(Path("run/config.json").read_text())["command"] == ["redense", *flags]
