@@ -44,6 +44,7 @@ from redense.report.weights import (
 from redense.runs.checkpoints import write_text
 from redense.study.methods import BASELINE, CONTROL, is_proved
 from redense.study.summary import Summary, summarize_records
+from redense.study.verdict import answer
 
 _EXTRA_BYTES = 2_000_000
 """How much recipes' own sections may add, so that a page with pictures stays below 6 MB."""
@@ -143,7 +144,8 @@ def _verdict(group: Group, key: str, figures: dict[str, Any]) -> dict[str, Any]:
     if len(group.labels) < 2 and not group.is_study:
         return {"summary": None, "refusal": None}
     try:
-        summary = summarize_records(group.records)
+        failed = [f"{name} ({error})" for name, error in group.failed]
+        summary = summarize_records(group.records, failed=failed)
     except ValueError as error:
         return {"summary": None, "refusal": str(error)}
     others = [name for name in group.labels if name not in (CONTROL, BASELINE)]
@@ -157,6 +159,7 @@ def _verdict(group: Group, key: str, figures: dict[str, Any]) -> dict[str, Any]:
         "refusal": None,
         "scores": scores_table(group, summary),
         "beside": beside_table(group, summary),
+        "answer": answer(summary.verdicts[proved[0]]).partition(": ")[0] if proved else "",
         "proved": [_headed(summary, name) for name in proved],
         "rest": [
             _headed(summary, name)

@@ -29,6 +29,10 @@ _NEEDED = (
 )
 
 
+_OF_METRIC = ("name", "higher_is_better", "unit")
+_OF_PLAN = ("name", "length", "sparsity", "mask")
+
+
 @dataclass(frozen=True)
 class Run:
     """One finished run; ``label`` is its method, or its folder where several runs share method and
@@ -81,7 +85,10 @@ def load(paths: Sequence[Path]) -> list[Group]:
         if (path / "record.json").is_file():
             singles.append(_read_run(path))
         elif files := sorted(path.glob("*--*/record.json")):
-            groups.append(_study(path, [_read_run(file.parent) for file in files]))
+            runs = [_read_run(file.parent) for file in files]
+            # a folder of another name is a copy kept aside
+            named = [run for run in runs if run.folder.name == f"{run.label}--{run.seed}"]
+            groups.append(_study(path, named))
         else:
             raise FileNotFoundError(
                 f"{path} holds no finished run: no record.json in it, nor in a folder METHOD--SEED "
@@ -134,8 +141,19 @@ def _together(runs: list[Run]) -> list[Group]:
 
 def _read_run(folder: Path) -> Run:
     record = _read(folder / "record.json")
-    if missing := [key for key in _NEEDED if key not in record]:
-        raise ValueError(f"{folder / 'record.json'} is no run's record: it has no {missing[0]!r}")
+    needed = [(record, "", key) for key in _NEEDED]
+    needed += [(record.get("metric", {}), "metric.", key) for key in _OF_METRIC]
+    needed += [(record.get("cost", {}), "cost.", key) for key in ("epochs", "examples")]
+    needed += [(record.get("data", {}), "data.", "sha256")]
+    for number, phase in enumerate(record.get("phases", [])):
+        needed += [(phase, f"phases[{number}].", key) for key in ("name", "train_loss", "valid")]
+    for number, phase in enumerate(record.get("plan", [])):
+        needed += [(phase, f"plan[{number}].", key) for key in _OF_PLAN]
+    if missing := [f"{place}{key}" for part, place, key in needed if key not in part]:
+        raise ValueError(
+            f"{folder / 'record.json'} is no run's record: it has no {missing[0]!r}; "
+            "was it written by another version?"
+        )
     return Run(folder, str(record["method"]), record)
 
 

@@ -113,13 +113,14 @@ def scores_table(group: Group, summary: Summary) -> Table:
                 Cell(label),
                 number(summary.epochs[label], "g"),
                 number(mine.n, "d"),
-                number(mine.mean),
-                number(mine.sd),
+                number(mine.mean, f".{summary.decimals}f"),
+                number(mine.sd, f".{summary.decimals}f"),
                 *_difference(summary, summary.comparison.to_control.get(label)),
             ]
         )
+    unit = f" in {summary.unit}" if summary.unit else ""
     titles = ("method", "epochs", "seeds", "mean", "sd", *_differences(summary, CONTROL))
-    return Table(f"{summary.split} {summary.metric} in {summary.unit}, by method", titles, rows)
+    return Table(f"{summary.split} {summary.metric}{unit}, by method", titles, rows)
 
 
 def beside_table(group: Group, summary: Summary) -> Table:
@@ -130,8 +131,9 @@ def beside_table(group: Group, summary: Summary) -> Table:
         for label in group.labels
         if label in found
     ]
+    unit = f" in {summary.unit}" if summary.unit else ""
     return Table(
-        f"{summary.split} {summary.metric} in {summary.unit}",
+        f"{summary.split} {summary.metric}{unit}",
         ("method", *_differences(summary, BASELINE)),
         rows,
     )
@@ -151,9 +153,10 @@ def _difference(summary: Summary, contrast: Contrast | None) -> list[Cell]:
         return [Cell("–"), Cell("the matched control"), Cell("–"), Cell("–")]
     difference, sign = contrast.difference, 1 if summary.higher_is_better else -1
     low, high = sorted(sign * bound for bound in difference.interval)
+    d = summary.decimals
     return [
-        number(sign * difference.mean, "+.3f"),
-        Cell(signed(f"{low:+.3f} to {high:+.3f}"), low),
+        number(sign * difference.mean, f"+.{d}f"),
+        Cell(signed(f"{low:+.{d}f} to {high:+.{d}f}"), low),
         number(contrast.holm_p),
         Cell(
             f"{100 * difference.paired_improvement:.0f} % of seeds", difference.paired_improvement

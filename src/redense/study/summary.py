@@ -13,7 +13,7 @@ from rich.table import Table
 
 from redense.study.compare import Comparison, compare
 from redense.study.methods import BASELINE, CONTROL, is_proved, simplicity
-from redense.study.verdict import Choice, Verdict, best_method, verdict
+from redense.study.verdict import Choice, Verdict, best_method, decimals, verdict
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,34 @@ class Summary:
     comparison: Comparison
     verdicts: Mapping[str, Verdict]
     choice: Choice
+    failed: Sequence[str] = ()
+
+    @property
+    def decimals(self) -> int:
+        """Of scores and differences in a table: three, or what the finest interval needs."""
+        contrasts = self.comparison.to_control.values()
+        return max(3, *(decimals(contrast) for contrast in contrasts))
 
 
 def summarize_records(
-    records: Sequence[Mapping[str, Any]], split: str = "test", *, metric: str | None = None
+    records: Sequence[Mapping[str, Any]],
+    split: str = "test",
+    *,
+    metric: str | None = None,
+    failed: Sequence[str] = (),
 ) -> Summary:
     """Compare the methods of a study's records, paired over seeds, on ``test`` or ``valid``.
 
     Args:
         metric: another score of the same unit and direction than the recipe's own, such as ``cer``
             beside ``wer``.
+        failed: runs that have no record, each with its reason.
 
     Raises:
         ValueError: too few methods or seeds, no control, or records of different tasks.
     """
     check_comparable(records)
+    _check_methods(records)
     if split == "test" and not all(record["test"] for record in records):
         split = "valid"
     kind = records[0]["metric"]
@@ -71,6 +84,7 @@ def summarize_records(
         choice=best_method(
             scores, simplest_first=sorted(scores, key=simplicity), higher_is_better=higher, **words
         ),
+        failed=tuple(failed),
     )
 
 
@@ -93,20 +107,31 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
                 )
 
 
+def _check_methods(records: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a run that comes twice, and a method whose runs have several plans."""
+    first: dict[str, Mapping[str, Any]] = {}
+    seen: set[tuple[str, int]] = set()
+    for record in records:
+        method, run = record["method"], (record["method"], record["seed"])
+        name = f"{method}--{record['seed']}"
+        if run in seen:
+            raise ValueError(
+                f"two records are called {name}: move the copy that does not count elsewhere"
+            )
+        seen.add(run)
+        other = first.setdefault(method, record)
+        if record.get("plan") != other.get("plan"):
+            raise ValueError(
+                f"{name} has another plan than {method}--{other['seed']}: runs of one method need "
+                "one plan; report them apart"
+            )
+
+
 def print_summary(summary: Summary, console: Console | None = None) -> None:
     """A row a method, then the verdict on dense-sparse-dense and the method to pick."""
     console = console or Console(width=max(Console().width, 110), soft_wrap=True)
-    table = Table("method", box=SIMPLE, title=f"{summary.split} {summary.metric} ({summary.unit})")
-    for title in (
-        "epochs",
-        "seeds",
-        "mean",
-        "sd",
-        f"minus {CONTROL}",
-        "95 % interval",
-        "p (Holm)",
-        f"minus {BASELINE}",
-    ):
+    table = Table("method", box=SIMPLE, title=_titled(summary, " ({})"))
+    for title in _TITLES:
         table.add_column(title, justify="right")
     for row in _rows(summary):
         table.add_row(*row)
@@ -117,7 +142,12 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
 def sentences(summary: Summary) -> list[str]:
     """The verdict on each dense-sparse-dense method, and the method to pick."""
     proved = [name for name in summary.verdicts if is_proved(name)]
-    return [*(summary.verdicts[name].sentence for name in proved), summary.choice.sentence]
+    missing = [f"Missing, as they failed: {'; '.join(summary.failed)}."] if summary.failed else []
+    return [
+        *(summary.verdicts[name].sentence for name in proved),
+        summary.choice.sentence,
+        *missing,
+    ]
 
 
 def as_markdown(summary: Summary) -> str:
@@ -125,9 +155,8 @@ def as_markdown(summary: Summary) -> str:
     lines = [("method", *_TITLES), ("---",) * (len(_TITLES) + 1), *_rows(summary)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     direction = "higher" if summary.higher_is_better else "lower"
-    return (
-        f"{summary.split} {summary.metric} in {summary.unit}, {direction} is better:\n\n{table}\n\n"
-        + "\n\n".join(sentences(summary))
+    return f"{_titled(summary, ' in {}')}, {direction} is better:\n\n{table}\n\n" + "\n\n".join(
+        sentences(summary)
     )
 
 
@@ -143,22 +172,34 @@ _TITLES = (
 )
 
 
+def _titled(summary: Summary, form: str) -> str:
+    """The score with its unit, where it has one."""
+    unit = form.format(summary.unit) if summary.unit else ""
+    return f"{summary.split} {summary.metric}{unit}"
+
+
 def _rows(summary: Summary) -> list[tuple[str, ...]]:
     sign = 1 if summary.higher_is_better else -1
-    rows = []
+    rows, d = [], summary.decimals
     for name in sorted(summary.scores, key=simplicity):
         mine = summary.comparison.summaries[name]
-        row = [name, f"{summary.epochs[name]:g}", f"{mine.n}", f"{mine.mean:.3f}", f"{mine.sd:.3f}"]
+        row = [
+            name,
+            f"{summary.epochs[name]:g}",
+            f"{mine.n}",
+            f"{mine.mean:.{d}f}",
+            f"{mine.sd:.{d}f}",
+        ]
         if name in summary.comparison.to_control:
             contrast = summary.comparison.to_control[name]
             low, high = sorted(sign * bound for bound in contrast.difference.interval)
             row += [
-                f"{sign * contrast.difference.mean:+.3f}",
-                f"{low:+.3f} to {high:+.3f}",
+                f"{sign * contrast.difference.mean:+.{d}f}",
+                f"{low:+.{d}f} to {high:+.{d}f}",
                 f"{contrast.holm_p:.3f}",
             ]
         else:
             row += ["", "the matched control", ""]
         beside = summary.comparison.to_baseline.get(name)
-        rows.append((*row, "" if beside is None else f"{sign * beside.difference.mean:+.3f}"))
+        rows.append((*row, "" if beside is None else f"{sign * beside.difference.mean:+.{d}f}"))
     return rows

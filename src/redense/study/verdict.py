@@ -62,7 +62,7 @@ class _Terms:
 
     def interval(self, contrast: Contrast) -> str:
         """As in ``0.20 points lower to 0.14 points higher``, or ``0.21 to 0.63 points higher``."""
-        (low, high), digits = contrast.difference.interval, _digits(contrast)
+        (low, high), digits = contrast.difference.interval, decimals(contrast)
         if low < 0 < high:
             return f"{self.sized(low, digits)} to {self.sized(high, digits)}"
         near, far = sorted((low, high), key=abs)
@@ -206,7 +206,9 @@ def best_method(
 def _finding(contrast: Contrast, terms: _Terms) -> str:
     difference = contrast.difference
     size = (
-        f"{terms.sized(difference.mean, _digits(contrast))} than" if difference.mean else "equal to"
+        f"{terms.sized(difference.mean, decimals(contrast))} than"
+        if difference.mean
+        else "equal to"
     )
     mean = (
         f"over {difference.n} seeds its mean {terms.metric} is {size} that of {contrast.reference}"
@@ -248,7 +250,7 @@ def _doubts(contrast: Contrast, least: int, terms: _Terms) -> str:
         # the estimate deserves no more digits
         needed = float(f"{max(difference.seeds_needed or 0, least):.2g}")
         doubts.append(
-            f"Were {terms.amount(difference.mean, _digits(contrast))} the true difference, a "
+            f"Were {terms.amount(difference.mean, decimals(contrast))} the true difference, a "
             "single comparison "
             f"would need about {needed:.0f} seeds to show it four times in five."
         )
@@ -268,7 +270,7 @@ def _refusal(contrast: Contrast, least: int, terms: _Terms) -> str:
         "agreed, p could not "
         f"fall below {smallest:.2g}{corrected}; run at least {least}. So far its mean "
         f"{terms.metric} is "
-        f"{terms.sized(difference.mean, _digits(contrast))} than that of {contrast.reference} "
+        f"{terms.sized(difference.mean, decimals(contrast))} than that of {contrast.reference} "
         f"({terms.level} {terms.interval(contrast)})."
         + "".join(f" {doubt}" for doubt in _left_out(contrast))
     )
@@ -293,7 +295,7 @@ def _beside_baseline(comparison: Comparison, method: str, budget: str, terms: _T
     """What the baseline says, with the control beside it: a gain over the dense net is often the
     control's too."""
     contrast, control = comparison.to_baseline[method], comparison.to_baseline[comparison.control]
-    digits = _digits(contrast)
+    digits = decimals(contrast)
     return (
         f" Against {comparison.baseline}, {budget}, it is "
         f"{terms.sized(contrast.difference.mean, digits)} "
@@ -323,12 +325,12 @@ def _p(contrast: Contrast) -> str:
     return f"Holm {p} over {contrast.comparisons} comparisons" if contrast.comparisons > 1 else p
 
 
-def _digits(contrast: Contrast) -> int:
+def decimals(contrast: Contrast) -> int:
     """Decimals that give the interval's half-width one or two significant digits, as the Particle
     Data Group rounds."""
     low, high = contrast.difference.interval
     size = (high - low) / 2 or abs(contrast.difference.mean)
-    return min(max(1 - math.ceil(math.log10(size / 3.55)), 0), 6) if size else 0
+    return min(max(1 - math.ceil(math.log10(size / 3.55)), 0), 12) if size else 0
 
 
 def _score(mean: float) -> str:
