@@ -18,7 +18,7 @@ FLOORS = [
     {"constraint"},
     {"scheduler", "rates"},
     {"redense"},  # the package's own __init__: the core's public names
-    {"lightning", "huggingface", "datasets"},
+    {"lightning", "huggingface", "datasets", "files"},
     {"recipes", "runs"},  # until a task says what it is: the run still asks for its recipe
     {"study"},
     {"report"},

@@ -3,7 +3,6 @@ name the file."""
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,8 @@ from typing import Any
 
 from redense.datasets.speech import sentence
 from redense.datasets.split import split_of
+from redense.files.text import read_lines, read_tabs
+from redense.recipes.speech.alphabet import normalize
 
 SPLITS = ("train", "valid", "test")
 _FILES = {
@@ -50,6 +51,11 @@ def read(path: Path) -> Splits:
         if not path.is_file():
             raise FileNotFoundError(f"data {str(path)!r}: no such manifest")
         return split_by_sentence(read_manifest(path))
+    if path.is_file():
+        raise ValueError(
+            f"data {str(path)!r}: a file of a kind that is not read; give a manifest (.jsonl or "
+            ".json) or the corpus's unpacked folder"
+        )
     if not path.is_dir():
         raise FileNotFoundError(f"data {str(path)!r}: no such folder")
     for reader in (_read_manifests, _read_common_voice, _read_librispeech, _read_wsj):
@@ -73,15 +79,16 @@ def read_manifest(path: Path) -> list[tuple[Utterance, str | None]]:
         ValueError: names the line that is no such object.
     """
     found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path):
         try:
             row: Mapping[str, Any] = json.loads(line)
             audio, text = row.get("audio", row.get("audio_filepath")), row["text"]
             duration, speaker = row.get("duration"), row.get("speaker", row.get("speaker_id"))
             if not isinstance(audio, str) or not isinstance(text, str):
                 raise TypeError("audio and text must be strings")
+            split = row.get("split")
+            if split is not None and not isinstance(split, str):
+                raise TypeError(f"split must be a string, got {split!r}")
             utterance = Utterance(
                 str(path.parent / audio),
                 text,
@@ -94,7 +101,7 @@ def read_manifest(path: Path) -> list[tuple[Utterance, str | None]]:
                 "with audio and text, "
                 f"and perhaps duration, speaker and split"
             ) from error
-        found.append((utterance, row.get("split")))
+        found.append((utterance, split))
     if not found:
         raise ValueError(f"{path} is empty")
     return found
@@ -108,9 +115,9 @@ def split_by_sentence(rows: list[tuple[Utterance, str | None]]) -> Splits:
     for utterance, given in rows:
         if given is not None and given not in names:
             raise ValueError(f"{utterance.audio}: split {given!r} is none of {', '.join(names)}")
-        splits[names[given] if given is not None else split_of(sentence(utterance.text))].append(
-            utterance
-        )
+        splits[
+            names[given] if given is not None else split_of(sentence(normalize(utterance.text)))
+        ].append(utterance)
     return splits
 
 
@@ -129,19 +136,12 @@ def _read_common_voice(folder: Path) -> Splits:
         found[split] = []
         if file is None:
             continue
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-            if missing := [
-                name for name in ("path", "sentence") if name not in (rows.fieldnames or ())
-            ]:
-                raise ValueError(
-                    f"{file} has no column {missing[0]}, which Common Voice's lists have"
-                )
-            for row in rows:
-                clip = str(folder / "clips" / row["path"])
-                found[split].append(
-                    Utterance(clip, row["sentence"] or "", None, row.get("client_id"))
-                )
+        for _, row in read_tabs(file, ("path", "sentence")):
+            clip = folder / "clips" / row["path"]
+            if not clip.suffix:  # the releases of 2019 name clips without their ending
+                clip = clip.with_name(f"{clip.name}.mp3")
+            speaker = row.get("client_id")
+            found[split].append(Utterance(str(clip), row["sentence"], None, speaker))
     return found
 
 
@@ -153,7 +153,7 @@ def _read_librispeech(folder: Path) -> Splits:
         split = _split_of_part(
             file.relative_to(folder).parts[0], {"train": "train", "dev": "valid", "test": "test"}
         )
-        for line in file.read_text("utf-8").splitlines():
+        for _, line in read_lines(file):
             name, _, text = line.partition(" ")
             if split is not None and name:
                 found[split].append(
@@ -187,7 +187,7 @@ def _read_wsj(folder: Path) -> Splits:
 
 def _dots(folder: Path) -> Iterator[tuple[str, str]]:
     for file in sorted([*folder.rglob("*.dot"), *folder.rglob("*.DOT")]):
-        for line in file.read_text("latin-1").splitlines():
+        for _, line in read_lines(file, "latin-1"):
             if match := re.fullmatch(r"(.*?)\s*\((\w+)\)\s*", line):
                 yield match[2].lower(), match[1]
 
