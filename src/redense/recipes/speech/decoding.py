@@ -7,6 +7,7 @@ pyctcdecode, in Python, has had no release since 2023 and needs numpy < 2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from redense.recipes.speech.alphabet import decode
+from redense.recipes.speech.alphabet import decode, normalize
 from redense.recipes.speech.models import Padded
 
 
@@ -55,6 +56,11 @@ class BeamSearch:
         weight: float = 1.0,
         word_score: float = 1.0,
     ) -> None:
+        if beam < 1:
+            raise ValueError(f"beam must be at least 1, got {beam}; 64 is usual")
+        for name, value in (("weight", weight), ("word_score", word_score)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}; 1.0 is usual")
         try:
             from flashlight.lib.text import decoder as flashlight
         except ImportError as error:
@@ -79,7 +85,8 @@ class BeamSearch:
         from flashlight.lib.text.decoder.kenlm import KenLM
         from flashlight.lib.text.dictionary import Dictionary
 
-        words = [word for word in _words_of(language_model) if all(c in alphabet for c in word)]
+        spellings = _spelled(language_model, alphabet)
+        words = list(spellings)
         dictionary = Dictionary(words)
         unknown = dictionary.entry_size()
         dictionary.add_entry("<unk>")
@@ -94,7 +101,9 @@ class BeamSearch:
         start = model.start(False)
         for index, word in enumerate(words):
             _, score = model.score(start, index)
-            trie.insert([*(alphabet.index(c) + 1 for c in word), self._space], index, score)
+            trie.insert(
+                [*(alphabet.index(c) + 1 for c in spellings[word]), self._space], index, score
+            )
         trie.smear(flashlight.SmearingMode.MAX)
         options = flashlight.LexiconDecoderOptions(
             beam,
@@ -124,6 +133,22 @@ class BeamSearch:
         return texts
 
 
+def _spelled(path: Path, alphabet: str) -> dict[str, str]:
+    """Each word of a model that the alphabet can write, and how texts spell it: HELLO, hello."""
+    words = list(_words_of(path))
+    spellings = {}
+    for word in words:
+        spelling = normalize(word)
+        if spelling and " " not in spelling and set(spelling) <= set(alphabet):
+            spellings[word] = spelling
+    if not spellings:
+        raise ValueError(
+            f"{path}: none of its {len(words)} words can be written with {alphabet!r}; "
+            "give a model of the network's language"
+        )
+    return spellings
+
+
 def _words_of(path: Path) -> Iterable[str]:
     """The vocabulary of an ARPA file."""
     if not path.is_file():
@@ -140,4 +165,4 @@ def _words_of(path: Path) -> Iterable[str]:
                     break
         except (UnicodeDecodeError, IndexError) as error:
             raise ValueError(f"{path} is no ARPA file: {error}") from error
-    return [word for word in words if word not in ("<s>", "</s>", "<unk>")]
+    return [word for word in words if word not in ("<s>", "</s>", "<unk>", "<UNK>")]

@@ -1,0 +1,43 @@
+"""Beam search over models and settings as users give them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from redense.recipes.speech.alphabet import ENGLISH
+from redense.recipes.speech.decoding import BeamSearch
+from redense.recipes.speech.models import Padded
+
+
+def arpa(folder: Path, *words: str) -> Path:
+    path = folder / "a.arpa"
+    ones = "".join(f"-1\t{word}\t0\n" for word in words)
+    path.write_text(
+        f"\\data\\\nngram 1={3 + len(words)}\nngram 2=1\n\n\\1-grams:\n-5\t<UNK>\t0\n-99\t<s>\t0\n"
+        f"-1\t</s>\t0\n{ones}\n\\2-grams:\n-0.1\t{words[0]} {words[1]}\n\n\\end\\\n"
+    )
+    return path
+
+
+def test_a_model_in_capitals_is_matched_as_texts_are(tmp_path):
+    path = "hel_lo wo_rld"
+    symbols = torch.tensor([0 if c == "_" else ENGLISH.index(c) + 1 for c in path])
+    heard = torch.full((1, len(path), len(ENGLISH) + 1), 0.1 / len(ENGLISH))
+    heard[0, torch.arange(len(path)), symbols] = 0.9
+    search = BeamSearch(ENGLISH, arpa(tmp_path, "HELLO", "WORLD", "WORD"))
+    assert search(Padded(heard.log(), torch.tensor([len(path)]))) == ["hello world"]
+
+
+def test_a_model_of_another_script_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.arpa: none of its 2 words"):
+        BeamSearch(ENGLISH, arpa(tmp_path, "\u043c\u0438\u0440", "\u0434\u0430"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"beam": 0}, "got 0"), ({"beam": -1}, "got -1"), ({"weight": float("nan")}, "got nan")],
+)
+def test_a_setting_that_searches_nothing_is_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        BeamSearch(ENGLISH, None, **settings)
