@@ -4,6 +4,7 @@ into an exit code."""
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -125,9 +126,9 @@ def _nobody_reads() -> bool:
     """Whether a reader of the output has gone, as head does; what is left then goes nowhere."""
     gone = False
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
+        ask = select.poll()
+        ask.register(stream.fileno(), 0)  # an error is reported even so
+        if any(event & select.POLLERR for _, event in ask.poll(0)):
             gone = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return gone
