@@ -22,6 +22,7 @@ FLOORS = [
     {"recipes", "runs"},  # until a task says what it is: the run still asks for its recipe
     {"study"},
     {"report"},
+    {"proof"},
     {"cli"},
     {"__main__"},
 ]

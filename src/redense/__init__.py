@@ -23,12 +23,15 @@ __all__ = [
     "Phase",
     "PhaseScheduler",
     "Plan",
+    "Run",
+    "Study",
     "acdc",
     "build_masks",
     "check_agreement",
     "dsd",
     "global_magnitude_masks",
     "magnitude_mask",
+    "prove",
     "prunable",
     "random_mask",
     "sparse",
@@ -47,8 +50,10 @@ _HOMES = {
         "random_mask",
     ),
     "plan": ("Phase", "Plan", "acdc", "dsd", "spdf"),
+    "proof": ("Study", "prove"),
     "prunable": ("prunable",),
     "recipes.export": ("load",),  # an exported folder's network
+    "runs.run": ("Run",),
     "scheduler": ("PhaseScheduler",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -4,6 +4,7 @@ are read."""
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,24 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
+def copy_whole(source: Path, target: Path) -> None:
+    """A second name of a file where the file system has links, else a copy."""
+
+    def write(partial: Path) -> None:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+
+    write_whole(target, write)
+
+
+def save_whole(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda partial: _save(content, partial))
+
+
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint on the CPU, after each of its entries has matched its checksum.
 
@@ -85,9 +104,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """Write beside, sync, rename."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, lambda partial: _save(checkpoint, partial))
+        save_whole(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

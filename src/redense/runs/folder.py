@@ -12,14 +12,13 @@ report
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from redense.runs.checkpoints import DamagedCheckpointError, read, write_text, write_whole
+from redense.runs.checkpoints import DamagedCheckpointError, copy_whole, read, write_text
 
 
 class RunFolder:
@@ -88,6 +87,11 @@ class RunFolder:
         """The final network's weights under the architecture's ordinary keys."""
         return self.path / "model.safetensors"
 
+    @property
+    def best_file(self) -> Path:
+        """The best epoch's weights, of a run that keeps them; no phase's file has this ending."""
+        return self.path / "checkpoints" / "best.weights"
+
     def epoch_file(self, epoch: int) -> Path:
         """The checkpoint after ``epoch`` epochs."""
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.ckpt"
@@ -103,7 +107,7 @@ class RunFolder:
         Raises:
             DamagedCheckpointError: there are checkpoints, and all are damaged.
         """
-        files = sorted((self.path / "checkpoints").glob("epoch-*.ckpt"), reverse=True)
+        files = self._epoch_files()[::-1]
         for file in files:
             try:
                 return file, read(file)
@@ -119,14 +123,18 @@ class RunFolder:
         """Remove the epochs' checkpoints but the last ``many``, and what a killed process left
         half-written."""
         folder = self.path / "checkpoints"
-        for file in (*sorted(folder.glob("epoch-*.ckpt"))[:-many], *folder.glob(".*.ckpt.*.part")):
+        for file in (*self._epoch_files()[:-many], *folder.glob(".*.ckpt.*.part")):
             file.unlink()
 
     def mark_phase(self, epoch: int, phase: str) -> None:
         """Keep the checkpoint after ``epoch`` epochs as the phase's, without a second copy on
         disk."""
-        source = self.epoch_file(epoch)
-        write_whole(self.phase_file(phase), lambda partial: os.link(source, partial))
+        copy_whole(self.epoch_file(epoch), self.phase_file(phase))
+
+    def _epoch_files(self) -> list[Path]:
+        """The epochs' checkpoints by their number: 10,000 comes after 9,999."""
+        files = (self.path / "checkpoints").glob("epoch-*.ckpt")
+        return sorted(files, key=lambda file: int(file.stem.removeprefix("epoch-")))
 
 
 def next_folder(recipe: str, root: Path = Path("runs")) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ from redense.tensors.packing import unpack
 
 def environment() -> dict[str, Any]:
     """Commit, versions and hardware of this process."""
-    names = ("torch", "torchvision", "lightning", "torchmetrics", "numpy")
+    names = ("torch", "torchvision", "lightning", "transformers", "torchmetrics", "numpy")
+    installed = [name for name in names if find_spec(name) is not None]
     return {
         "commit": _commit(),
         "versions": {"redense": redense.__version__, "python": platform.python_version()}
-        | {name: metadata.version(name) for name in names},
+        | {name: metadata.version(name) for name in installed},
         "hardware": {
             "machine": platform.machine(),
             "processor": _processor(),
@@ -39,21 +40,17 @@ def environment() -> dict[str, Any]:
     }
 
 
-def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """A hash over names, shapes and bytes of every tensor of a state dict, in its order."""
-    digest = hashlib.sha256()
-    for name, tensor in state.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
-
-
 def masks_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The masks that a run's checkpoint holds, by weight name; empty outside sparse phases."""
-    packed = checkpoint["callbacks"].get("DSDCallback", {}).get("masks", {})
+    phases = checkpoint["phases"] if "phases" in checkpoint else _lightnings(checkpoint)
+    packed = phases.get("masks", {})
     return {name: unpack(bits, checkpoint["state_dict"][name]) for name, bits in packed.items()}
+
+
+def _lightnings(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The scheduler's state in a checkpoint of Lightning's."""
+    phases: Mapping[str, Any] = checkpoint["callbacks"].get("DSDCallback", {})
+    return phases
 
 
 def growth(sparse: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, float]:
@@ -116,6 +113,8 @@ def mask_overlap(run: RunFolder, plan: Plan) -> list[dict[str, Any]]:
 
 def _commit() -> str | None:
     where = Path(redense.__file__).parent
+    if "site-packages" in where.parts or "dist-packages" in where.parts:
+        return None  # an installed copy: whatever repository lies around it is not ours
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],

@@ -7,12 +7,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-
-from redense.tensors.sharded import shard_of
 
 _UNIT = 1 << 20  # weights that are worth a message of their own
 
@@ -55,23 +52,3 @@ def shard(network: nn.Module, mesh: Any) -> None:
     fully_shard(
         network, mesh=mesh, reshard_after_forward=True
     )  # the optimizer's tensors are the shards
-
-
-def whole_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict with whole, contiguous tensors; of a sharded network every rank must ask and
-    rank 0 gets it."""
-    if isinstance(network, FSDPModule):
-        return get_model_state_dict(
-            network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-        )
-    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-
-
-@torch.no_grad()
-def count_zeros(weight: Tensor) -> int:
-    """How many elements are exactly zero; of a sharded tensor the ranks' counts are added up."""
-    local, group = shard_of(weight)
-    zeros = (local == 0).sum()
-    if group is not None:
-        dist.all_reduce(zeros, group=group)
-    return int(zeros)

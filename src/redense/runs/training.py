@@ -25,9 +25,9 @@ from redense.runs.checkpoints import write_text, write_whole
 from redense.runs.folder import RunFolder
 from redense.runs.pictures import draw_curves, draw_histograms
 from redense.runs.progress import Progress
-from redense.runs.record import environment, mask_overlap, released, weights_sha256
-from redense.runs.sharding import count_zeros, whole_weights
+from redense.runs.record import environment, mask_overlap, released
 from redense.runs.trainer import build_trainer, evaluate, quiet_lightning
+from redense.runs.weights import count_zeros, weights_sha256, whole_weights
 
 
 def build_task(config: dict[str, Any]) -> Any:

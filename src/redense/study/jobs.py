@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,12 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from redense.plan import Plan
 from redense.recipes import RECIPES
 from redense.runs.checkpoints import read, write_text, write_whole
 from redense.runs.folder import RunFolder
 from redense.study.methods import Method, shared_epochs
+from redense.study.work import recipe_work
 
 BACKENDS = ("loky", "dask", "ray")
 
@@ -62,12 +64,21 @@ def plan_jobs(
                 ((shared_epochs(method, other), key) for key, other in done.items()),
                 default=(0, ""),
             )
+            if method.select == "best":  # the weights of its own best epoch: it shares no epochs
+                if config["recipe"]:
+                    raise ValueError(
+                        f"{name} is for a function of your own as yet, redense.prove(train, plan); "
+                        "leave it out"
+                    )
+                shared, parent = 0, ""
             own = {
                 "method": name,
                 "seed": seed,
                 "plan": method.plan.to_records(),
                 "average": method.average,
             }
+            if method.select != "last":
+                own["select"] = method.select
             jobs.append(
                 Job(
                     f"{name}--{seed}",
@@ -87,7 +98,12 @@ def saved_share(jobs: Sequence[Job]) -> float:
 
 
 def run_study(
-    folder: Path, jobs: Sequence[Job], *, workers: int = 1, backend: str = "loky"
+    folder: Path,
+    jobs: Sequence[Job],
+    *,
+    workers: int = 1,
+    backend: str = "loky",
+    work: Callable[[RunFolder], None] | None = None,
 ) -> list[Outcome]:
     """Do every job that has no record yet; a crashed one is kept with its error and does not sink
     the others.
@@ -108,7 +124,7 @@ def run_study(
                 Outcome(job, f"not run: {job.parent}, which it branches from, failed")
                 for job in orphans
             ]
-            tasks = (delayed(_run)(str(folder), job) for job in wave if job not in orphans)
+            tasks = (delayed(_run)(str(folder), job, work) for job in wave if job not in orphans)
             when = (
                 "list" if backend == "ray" else "generator_unordered"
             )  # joblib's ray backend has no generators
@@ -144,24 +160,21 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda record: (record["method"], record["seed"]))
 
 
-def _run(root: str, job: Job) -> Outcome:
+def _run(root: str, job: Job, work: Callable[[RunFolder], None] | None) -> Outcome:
     """In a worker: train one job to its record."""
     torch.set_num_threads(1)
     folder = Path(root) / job.name
     try:
         if not (folder / "record.json").exists():
-            from redense.plan import Plan
-            from redense.runs.training import build_task, train
-
             if (folder / "config.json").exists():
                 run = RunFolder(folder)
             else:
                 run = RunFolder.create(
                     folder, job.config, str(Plan.from_records(job.config["plan"]))
                 )
-            if job.parent is not None and run.newest() is None:
+            if job.parent is not None and run.newest() is None and _can_branch(root, job):
                 branch(RunFolder(Path(root) / job.parent), run, job.shared)
-            train(run, build_task(job.config), quiet=True)
+            (work or recipe_work)(run)
         (folder / "error.txt").unlink(missing_ok=True)
     except Exception as error:
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,8 +189,6 @@ def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
     Raises:
         ValueError: the two plans, or what they train, differ before that epoch.
     """
-    from redense.plan import Plan
-
     mine, theirs = child.config, parent.config
     plan, other = Plan.from_records(mine["plan"]), Plan.from_records(theirs["plan"])
     phases = [phase for phase, start in zip(plan, plan.starts, strict=True) if start < epochs]
@@ -200,12 +211,25 @@ def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
             lambda partial, source=source: shutil.copyfile(source, partial),
         )
     checkpoint = read(parent.phase_file(phases[-1].name))
-    checkpoint["callbacks"]["DSDCallback"]["plan"] = plan.to_records()
+    walked = (
+        checkpoint["phases"] if "phases" in checkpoint else checkpoint["callbacks"]["DSDCallback"]
+    )
+    walked["plan"] = plan.to_records()
     write_whole(child.phase_file(phases[-1].name), lambda partial: torch.save(checkpoint, partial))
-    task, _ = RECIPES[mine["recipe"]].load()
-    if hasattr(task, "branched"):
-        task.branched(parent.path, child.path, [phase.name for phase in phases])
+    if mine["recipe"]:
+        task, _ = RECIPES[mine["recipe"]].load()
+        if hasattr(task, "branched"):
+            task.branched(parent.path, child.path, [phase.name for phase in phases])
     shutil.copyfile(child.phase_file(phases[-1].name), child.epoch_file(epochs))
+
+
+def _can_branch(root: str, job: Job) -> bool:
+    """Whether the parent kept checkpoints: a function that loops by itself keeps none."""
+    parent = RunFolder(Path(root) / str(job.parent))
+    phases = Plan.from_records(parent.config["plan"])
+    starts = zip(phases, phases.starts, strict=True)
+    needed = [phase for phase, start in starts if start < job.shared]
+    return all(parent.phase_file(phase.name).exists() for phase in needed)
 
 
 def _waves(jobs: Sequence[Job]) -> Iterator[list[Job]]:

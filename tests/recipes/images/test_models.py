@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 import redense as package
-from redense.runs.record import weights_sha256
+from redense.runs.weights import weights_sha256
 
 MODELS = sorted(
     folder for folder in (Path(__file__).parents[3] / "models").iterdir() if folder.is_dir()

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from redense import datasets
 from redense.runs.checkpoints import read, write_text, write_whole
-from redense.runs.record import weights_sha256
+from redense.runs.weights import weights_sha256
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's pixels, which torchvision's weights expect."""

@@ -1,0 +1,218 @@
+"""The proof for any training: a plan against its controls of equal budget, paired over seeds.
+
+study = redense.prove(train, redense.dsd(10, 5, 5, 0.5), seeds=8, out="runs/mine")
+print(study)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from redense.plan import Plan
+from redense.runs.configuration import RunConfig
+from redense.runs.run import Run
+from redense.study.jobs import Job, open_study, plan_jobs, records, run_study, saved_share
+from redense.study.methods import BASELINE, CONTROL, Method, build_methods
+from redense.study.summary import Summary, print_summary, summarize_records
+from redense.study.work import FunctionWork
+
+DEFAULT = ("dense", "longer", "lower_lr", "swa", "random_dsd", "dsd")
+"""What a plan is compared with, unless you say."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that raised, diverged or was not run: why, and the file of its traceback."""
+
+    method: str
+    seed: int
+    why: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Study:
+    """Finished runs of a study's folder, and what they come to."""
+
+    folder: Path
+    split: str
+    records: tuple[Mapping[str, Any], ...]
+    failed: tuple[Failure, ...]
+    spared: float
+    """Share of all epochs that branching spared."""
+
+    @property
+    def summary(self) -> Summary:
+        """The comparison itself, with every number of the table."""
+        return summarize_records(self.records, self.split)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in words; what is missing is said."""
+        proved = [f"{name}: {text.sentence}" for name, text in self.summary.verdicts.items()]
+        missing = [
+            f"Missing: {one.method} with seed {one.seed}, {one.why} ({one.file})."
+            for one in self.failed
+        ]
+        alone = [] if self._branches else [_ALONE]
+        return "\n\n".join([*proved, self.summary.choice.sentence, *missing, *alone])
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """One row per run: method, seed, and every score of the split that was judged."""
+        split = self.summary.split
+        return [
+            {"method": record["method"], "seed": record["seed"], **record[split]}
+            for record in self.records
+        ]
+
+    def __str__(self) -> str:
+        console = Console(width=100, record=True, file=_Nowhere(), soft_wrap=True)
+        print_summary(self.summary, console)
+        return f"{console.export_text()}\n{self.verdict}"
+
+    @property
+    def _branches(self) -> bool:
+        return all(record["branched"] for record in self.records)
+
+
+_ALONE = (
+    "Every run was trained in full, since the function keeps a loop of its own; a loop over "
+    "run.epochs(model, optimizer) would have shared the epochs that methods have in common."
+)
+
+
+class _Nowhere:
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def prove(
+    train: Callable[[Run], Any],
+    plan: Plan,
+    *,
+    seeds: int = 8,
+    methods: Iterable[str] | Mapping[str, Plan] = DEFAULT,
+    higher_is_better: bool = True,
+    out: str | Path = "runs/proof",
+    jobs: int = 1,
+    backend: str = "loky",
+    split: str = "test",
+) -> Study:
+    """Train ``train(run)`` under ``plan`` and under its controls, over the same seeds, and judge.
+
+    The same call goes on with an unfinished study; a finished one is only read. A run that raises
+    or diverges costs that run alone.
+
+    Args:
+        train: gets a `Run`; returns a number, scores by metric, or those by split
+            (``{"valid": {...}, "test": lambda: {...}}``). The first metric is judged.
+        plan: what is put to the proof; it needs a sparse phase.
+        seeds: how many; each method runs once with each of 0, 1, 2, ...
+        methods: names of `redense.study.methods.METHODS`; a mapping adds plans of your own by name.
+        higher_is_better: of the judged metric.
+        out: the study's folder.
+        jobs: runs at a time, one thread each.
+        backend: ``loky`` on this machine, ``dask`` or ``ray`` on a cluster.
+        split: what is judged, ``test`` or ``valid``; a study of functions without a test split
+            judges the validation split.
+
+    Raises:
+        TypeError, ValueError: one of these is not what it should be; nothing was trained.
+
+    >>> study = prove(train, redense.dsd(dense=10, sparse=5, redense=5, sparsity=0.5), seeds=8)
+    """
+    _check(train, plan, seeds, jobs, split)
+    folder = Path(out).expanduser()
+    built = _methods(plan, methods)
+    function = f"{train.__module__}:{getattr(train, '__qualname__', type(train).__name__)}"
+    config = asdict(RunConfig(function=function, higher_is_better=higher_is_better))
+    planned = plan_jobs(built, range(seeds), config)
+    data = {"name": function, "sizes": {}, "sha256": _source_sha256(train)}
+    named = {name: method.plan.to_records() for name, method in built.items()}
+    open_study(
+        folder,
+        {
+            "function": function,
+            "source_sha256": data["sha256"],
+            "higher_is_better": higher_is_better,
+            "methods": named,
+        },
+    )
+    left = [job for job in planned if not (folder / job.name / "record.json").exists()]
+    _announce(folder, built, seeds, planned, left)
+    outcomes = []
+    if left:
+        work = FunctionWork.of(train, reads_test=split == "test", data=data)
+        outcomes = run_study(folder, planned, workers=jobs, backend=backend, work=work)
+    failed = tuple(
+        Failure(
+            outcome.job.config["method"],
+            outcome.job.config["seed"],
+            outcome.error,
+            folder / outcome.job.name / "error.txt",
+        )
+        for outcome in outcomes
+        if outcome.error
+    )
+    return Study(folder, split, tuple(records(folder)), failed, saved_share(planned))
+
+
+def _check(train: Any, plan: Any, seeds: Any, jobs: Any, split: str) -> None:
+    if not callable(train):
+        raise TypeError(f"train must be a function of one argument, a run; got {train!r}")
+    try:
+        inspect.signature(train).bind(object())
+    except TypeError as error:
+        raise TypeError(f"train must take one argument, a run: {error}") from error
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan must be a redense.Plan, got {plan!r}; redense.dsd(10, 5, 5) is one")
+    if not any(phase.sparsity for phase in plan):
+        raise ValueError("the plan holds nothing in any phase; give one a sparsity above 0")
+    for name, value, least in (("seeds", seeds, 2), ("jobs", jobs, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if split not in ("test", "valid"):
+        raise ValueError(f"split must be test or valid, got {split!r}")
+
+
+def _methods(plan: Plan, methods: Iterable[str] | Mapping[str, Plan]) -> dict[str, Method]:
+    """The methods by name, the baseline and the matched control always among them."""
+    if isinstance(methods, str):
+        methods = methods.split(",")
+    own = methods if isinstance(methods, Mapping) else {}
+    names = list(DEFAULT if own else methods)
+    needed = [name for name in (BASELINE, CONTROL) if name not in names]
+    return build_methods({**dict.fromkeys([*needed, *names]), **own}, {"": plan})
+
+
+def _source_sha256(train: Callable[..., Any]) -> str:
+    try:
+        source = inspect.getsource(train)
+    except (OSError, TypeError):
+        source = repr(type(train))
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def _announce(
+    folder: Path, built: Mapping[str, Method], seeds: int, planned: list[Job], left: list[Job]
+) -> None:
+    if not left:
+        return
+    print(
+        f"{folder}: {len(built)} methods x {seeds} seeds, {len(planned) - len(left)} of "
+        f"{len(planned)} runs done, {sum(job.epochs for job in left)} epochs to train; branching "
+        f"spares {100 * saved_share(planned):.0f} %",
+        file=sys.stderr,
+    )

@@ -1,0 +1,82 @@
+"""What a run was asked for: written once when its folder is made, and all that a resume needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from redense.plan import Plan
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run's settings.
+
+    Args:
+        recipe: the built-in recipe that is trained; empty for a function of the user's own.
+        function: that function's name, ``"mine.py:train"``.
+        method: what the plan is called among others; a study's column.
+        seed: of initial weights, data order, augmentation and dropout.
+        plan: the plan's records.
+        options: the recipe's options by name.
+        include, exclude: patterns of weights that may be held, and that are never.
+        accelerator, devices, precision, strategy: where and how Lightning trains a recipe.
+        average: the phase whose epochs' weights are averaged in the end; None for no average.
+        select: ``last`` for the last epoch's weights, ``best`` for the best logged epoch's.
+        higher_is_better: whether a higher score is the better one.
+        command: the command line that asked for it.
+
+    >>> RunConfig.from_json('{"recipe": "images", "seed": 3, "plan": []}').strategy
+    'ddp'
+    """
+
+    recipe: str = ""
+    function: str = ""
+    method: str = "dsd"
+    seed: int = 0
+    plan: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    include: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    strategy: str = "ddp"
+    average: str | None = None
+    select: str = "last"
+    higher_is_better: bool = True
+    command: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0 to {2**32 - 1}, got {self.seed}")
+
+    @property
+    def trained(self) -> str:
+        """What is trained, as messages and records name it."""
+        return self.recipe or self.function
+
+    def to_plan(self) -> Plan:
+        """The plan itself."""
+        return Plan.from_records(self.plan)
+
+    def to_json(self) -> str:
+        """The text of config.json."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The config that `to_json` wrote, or an older version: what it lacks has its default.
+
+        Raises:
+            ValueError: it is no such text; a key that no config has is named.
+        """
+        content = json.loads(text)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"a run's config is a table of settings, got {type(content).__name__}")
+        known = [item.name for item in fields(cls)]
+        if unknown := [key for key in content if key not in known]:
+            raise ValueError(f"a run's config has no {unknown[0]!r}; it has {', '.join(known)}")
+        return cls(**content)

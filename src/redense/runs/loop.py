@@ -1,0 +1,319 @@
+"""The loop behind `Run.epochs` and `Run.steps`: phases, rates, seeds, checkpoints, averages."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from redense.optimizers import unwrap
+from redense.prunable import Patterns, prunable
+from redense.rates import Rates
+from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole
+from redense.runs.seeds import rank_seed
+from redense.runs.weights import share_of_zeros
+from redense.scheduler import PhaseScheduler
+
+if TYPE_CHECKING:
+    from redense.runs.run import Run, Stateful
+
+RATES = ("plan", "own")
+"""Whose rates count: the plan's factor times the user's, or the user's alone."""
+
+
+class DivergedError(ValueError):
+    """A logged number or a score is NaN or infinite."""
+
+
+class Loop:
+    """Walks a run's plan beside the user's own loop; everything that it does is undone at its end.
+
+    Args:
+        run: whose plan, seed and folder.
+        every: units between two checkpoints.
+        unit: what the plan counts, ``epoch`` or ``step``.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module,
+        optimizer: Optimizer | Iterable[Optimizer],
+        include: Patterns | None,
+        exclude: Patterns | None,
+        rates: str,
+        loader: Iterable[Any] | None,
+        stateful: Mapping[str, Stateful],
+        every: int,
+        unit: str,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if rates not in RATES:
+            raise ValueError(f"rates must be one of {', '.join(RATES)}, got {rates!r}")
+        for name, value in stateful.items():
+            if not callable(getattr(value, "state_dict", None)):
+                raise TypeError(
+                    f"{name} has no state_dict() to be saved, got {type(value).__name__}"
+                )
+        self.finished = False
+        self._run, self._plan, self._unit, self._every = run, run.config.to_plan(), unit, every
+        self._model, self._optimizers, self._stateful = model, unwrap(optimizer), dict(stateful)
+        self._loader = loader
+        self._logged: dict[str, float] = {}
+        self._mean = AveragedModel(model) if run.config.average else None
+        if self._mean is not None and loader is None and _has_batch_statistics(model):
+            raise ValueError(
+                "averaged weights need batch-norm statistics of their own: pass the training "
+                "batches, run.epochs(model, optimizer, loader=train_loader)"
+            )
+        run.network, run.main = model, os.environ.get("RANK", "0") == "0"
+        self._chosen = include, exclude
+        self._phases: PhaseScheduler | None = None
+        self._position = 0
+        self._saved_before = False
+        self._since = time.perf_counter()
+        self._rates: _PlanRates | None = None
+        if not len(self._plan):
+            return
+        self._phases = PhaseScheduler(
+            model, optimizer, self._plan, include=include, exclude=exclude
+        )
+        try:
+            self._go_on()
+        except BaseException:
+            self._phases.detach()
+            raise
+        if rates == "plan":
+            self._rates = _PlanRates(self._optimizers)
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Keep numbers for the row that is being trained."""
+        for name, value in values.items():
+            number = float(value)
+            if not math.isfinite(number):
+                raise DivergedError(
+                    f"training has diverged: {name} is {number} in {self._unit} "
+                    f"{self._position + 1} of {len(self._plan)}"
+                )
+            self._logged[name] = number
+
+    def walk(self) -> Iterator[int]:
+        """Give the number of each unit that is left, and save behind it."""
+        try:
+            while self._position < len(self._plan):
+                self._begin()
+                yield self._position
+                self._end()
+            self._take_over()
+            self.finished = True
+        finally:
+            self._leave()
+
+    def _begin(self) -> None:
+        seed_everything(rank_seed(self._run.seed, self._position, _rank()))
+        if self._rates is not None:
+            self._rates.factor = self._plan.lr_factor(self._position)
+
+    def _end(self) -> None:
+        """Count the unit as done; the checkpoint holds the phase as it was trained, its masks
+        included, and the release comes behind it, here as after a resume."""
+        phase = self._plan.at(self._position)
+        self._position += 1
+        ends = self._position in (*self._plan.starts[1:], len(self._plan))
+        if ends or self._position % self._every == 0:
+            if self._mean is not None and phase.name == self._run.config.average:
+                self._mean.update_parameters(self._model)
+            self._write_row(phase.name)
+            self._keep_best()
+            self._save()
+            if ends and self._run.main:
+                self._run.files.mark_phase(self._position, phase.name)
+        self._require_phases().step()
+
+    def _write_row(self, phase: str) -> None:
+        run, now = self._run, time.perf_counter()
+        run.seconds += now - self._since
+        self._since = now
+        group = self._optimizers[0].param_groups[0]
+        factor = 1.0 if self._rates is None else self._rates.factor
+        row = {
+            "epoch": self._position,
+            "phase": phase,
+            "lr": float(group["lr"]) * factor,
+            "sparsity": share_of_zeros(prunable(self._model, *self._chosen).values()),
+            **self._logged,
+            "seconds": run.seconds,
+        }
+        self._logged = {}
+        run.rows.append(row)
+        run.show(row, self._unit)
+
+    def _keep_best(self) -> None:
+        """Keep the weights of the epoch whose first logged number is the best so far."""
+        run = self._run
+        if run.config.select != "best":
+            return
+        logged = [own_numbers(row) for row in run.rows]
+        if not all(logged):
+            raise ValueError(
+                "early stopping needs the judged score of every epoch: call run.log(top1=...), by "
+                "your metric's name, before the epoch ends"
+            )
+        name = next(iter(logged[-1]))
+        sign = 1 if run.config.higher_is_better else -1
+        values = [sign * numbers[name] for numbers in logged]
+        if run.main and values[-1] > max(values[:-1], default=-math.inf):
+            save_whole({"state_dict": self._model.state_dict()}, run.files.best_file)
+
+    def _save(self) -> None:
+        content = {
+            "position": self._position,
+            "state_dict": self._model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "phases": self._require_phases().state_dict(),  # each rank has a part of sharded ones
+            "stateful": {name: value.state_dict() for name, value in self._stateful.items()},
+            "mean": {} if self._mean is None else self._mean.state_dict(),
+            "rows": self._run.rows,
+            "seconds": self._run.seconds,
+        }
+        if not self._run.main:
+            return
+        file = self._run.files.epoch_file(self._position)
+        save_whole(content, file)
+        if not self._saved_before:
+            self._saved_before = True
+            try:
+                read(file)
+            except DamagedCheckpointError as error:
+                file.unlink()
+                named = (
+                    f"the state of {', '.join(self._stateful)}" if self._stateful else "its state"
+                )
+                raise TypeError(
+                    f"a checkpoint could not be read back, so no run could go on from it: {named} "
+                    f"holds more than tensors, numbers, strings, lists and dictionaries ({error})"
+                ) from error
+        self._run.files.keep_last(2)
+
+    def _go_on(self) -> None:
+        """Take the newest checkpoint's state, if there is one."""
+        newest = self._run.files.newest()
+        if newest is None:
+            return
+        file, content = newest
+        if missing := [key for key in _PARTS if key not in content]:
+            raise ValueError(
+                f"{file} is no checkpoint of run.epochs(): it has no {missing[0]!r}; "
+                f"start the run in another folder"
+            )
+        if (saved := set(content["stateful"])) != set(self._stateful):
+            raise ValueError(
+                f"{file} was saved with {', '.join(sorted(saved)) or 'nothing'} beside model and "
+                f"optimizer, now it is {', '.join(sorted(self._stateful)) or 'nothing'}"
+            )
+        phases = self._require_phases()
+        self._model.load_state_dict(content["state_dict"])
+        for optimizer, state in zip(self._optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        phases.load_state_dict(content["phases"])
+        for name, state in content["stateful"].items():
+            self._stateful[name].load_state_dict(state)
+        if self._mean is not None and content["mean"]:
+            self._mean.load_state_dict(content["mean"])
+        self._run.rows = list(content["rows"])
+        self._run.seconds = content["seconds"]
+        self._position = content["position"]
+        phases.seek(self._position)
+        if not self._run.quiet and self._run.main:
+            print(f"going on from {file}", flush=True)
+
+    def _take_over(self) -> None:
+        """Once the plan is walked: the best or the averaged weights become the network's."""
+        if self._run.config.select == "best" and len(self._plan):
+            self._model.load_state_dict(read(self._run.files.best_file)["state_dict"])
+        if self._mean is not None:
+            with torch.no_grad():
+                pairs = zip(self._model.parameters(), self._mean.module.parameters(), strict=True)
+                for weight, average in pairs:
+                    weight.copy_(average)
+            if self._loader is not None:
+                seed_everything(rank_seed(self._run.seed, len(self._plan), _rank()))
+                device = next(self._model.parameters()).device
+                update_bn(self._loader, self._model, device=device)
+
+    def _leave(self) -> None:
+        if self._rates is not None:
+            self._rates.remove()
+        if self._phases is not None and not self.finished:
+            self._phases.detach()
+
+    def _require_phases(self) -> PhaseScheduler:
+        if self._phases is None:
+            raise RuntimeError("an empty plan has no phase to train")
+        return self._phases
+
+
+_PARTS = ("position", "state_dict", "optimizers", "phases", "stateful", "mean", "rows", "seconds")
+_OWN = ("epoch", "phase", "lr", "sparsity", "seconds")
+
+
+class _PlanRates:
+    """Multiplies each group's rate by ``factor`` for the time of an optimizer step only, so that
+    any schedule of the user's own reads and writes the rates that it set."""
+
+    def __init__(self, optimizers: Iterable[Optimizer]) -> None:
+        self.factor = 1.0
+        self._handles: list[Any] = []
+        for optimizer in optimizers:
+            rates = Rates()
+            self._handles.append(optimizer.register_step_pre_hook(self._multiply(rates)))
+            self._handles.append(optimizer.register_step_post_hook(self._put_back(rates)))
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _multiply(self, rates: Rates) -> Callable[..., None]:
+        def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            rates.apply(optimizer.param_groups, self.factor)
+
+        return hook
+
+    def _put_back(self, rates: Rates) -> Callable[..., None]:
+        def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            rates.restore()
+
+        return hook
+
+
+def own_numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """What the user logged in a row."""
+    return {name: value for name, value in row.items() if name not in _OWN}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's (where it is loaded) and torch's generators."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(seed % 2**32)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _has_batch_statistics(model: nn.Module) -> bool:
+    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+    return any(norm.track_running_stats for norm in norms)

@@ -1,0 +1,153 @@
+"""From a training function to a record: what it returns is checked, and written down."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from safetensors.torch import save_file
+
+from redense.runs.checkpoints import write_text, write_whole
+from redense.runs.loop import DivergedError, own_numbers, seed_everything
+from redense.runs.record import environment, mask_overlap, released
+from redense.runs.run import Run
+from redense.runs.weights import weights_sha256, whole_weights
+
+SPLITS = ("valid", "test")
+
+
+def carry_out(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
+    """Call ``train`` and write its record, or read the record of a run that is done.
+
+    Raises:
+        DivergedError: a score is NaN or infinite.
+        TypeError, ValueError: what was returned is no score, or the plan was not walked.
+    """
+    if run.files.record.exists():
+        known: dict[str, Any] = json.loads(run.files.record.read_text("utf-8"))
+        return known
+    seed_everything(
+        run.seed
+    )  # a function that builds its model without a seed has one all the same
+    scores = read_scores(train(run), reads_test=run.reads_test)
+    if not run.used:
+        raise ValueError(
+            "the function asked for neither run.epochs(), run.steps() nor run.plan, so every "
+            "method would train alike: loop over run.epochs(model, optimizer)"
+        )
+    if not run.finished:
+        raise ValueError(
+            f"the function returned after {len(run.rows)} of {len(run.plan)} epochs: let the loop "
+            "over run.epochs() run to its end, without break"
+        )
+    record = _record(run, scores)
+    if run.main:
+        write_text(run.files.record, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    return record
+
+
+def read_scores(result: Any, *, reads_test: bool = True) -> dict[str, dict[str, float]]:
+    """Scores by split and metric from what a training function returned.
+
+    A bare number is a validation score called ``score``; a dictionary of numbers is validation's;
+    with the keys ``valid`` and ``test`` each split has its own, where a function is called only if
+    the split may be read.
+
+    >>> read_scores({"valid": {"top1": 81.5}, "test": lambda: {"top1": 80.9}})
+    {'valid': {'top1': 81.5}, 'test': {'top1': 80.9}}
+    """
+    splits = result if isinstance(result, Mapping) and set(result) & set(SPLITS) else None
+    if splits is None:
+        return {"valid": _metrics("what train(run) returned", result), "test": {}}
+    if unknown := [key for key in splits if key not in SPLITS]:
+        raise ValueError(
+            f"train(run) returned a split {unknown[0]!r}; it may return valid and test"
+        )
+    scores: dict[str, dict[str, float]] = {"valid": {}, "test": {}}
+    for split, value in splits.items():
+        if split == "test" and not reads_test:
+            continue
+        given = value() if callable(value) else value
+        if isinstance(given, Mapping) and not given and split == "test":
+            continue
+        scores[split] = _metrics(split, given)
+    return scores
+
+
+def _metrics(where: str, value: Any) -> dict[str, float]:
+    listed = value if isinstance(value, Mapping) else {"score": value}
+    if not listed:
+        raise ValueError(f"{where} holds no score; return a number or a dictionary of numbers")
+    return {str(name): _number(where, name, given) for name, given in listed.items()}
+
+
+def _number(where: str, name: object, value: Any) -> float:
+    if value is None or isinstance(value, (str, bytes, bool)):
+        raise TypeError(
+            f"{where}: {name} must be a number, got {value!r}; end the function with "
+            "return accuracy, or return {'valid': {'top1': accuracy}}"
+        )
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{where}: {name} must be a number, got {type(value).__name__}") from error
+    if not math.isfinite(number):
+        raise DivergedError(f"{where}: {name} is {number}: training has diverged")
+    return number
+
+
+def _record(run: Run, scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    config, plan = run.config, run.plan
+    sha256 = None
+    if run.network is not None:
+        weights = {name: value.clone() for name, value in whole_weights(run.network).items()}
+        sha256 = weights_sha256(weights)
+        if run.main:
+            write_whole(run.files.model, lambda partial: save_file(weights, str(partial)))
+    looped = bool(run.rows)
+    return {
+        "recipe": config.recipe,
+        "function": config.function,
+        "method": config.method,
+        "seed": config.seed,
+        "plan": plan.to_records(),
+        "phases": _phases(run) if looped else [],
+        "metric": {
+            "name": next(iter(scores["valid"] or scores["test"])),
+            "higher_is_better": config.higher_is_better,
+            "unit": "",
+        },
+        "released": released(run.files, plan) if looped else [],
+        "mask_overlap": mask_overlap(run.files, plan) if looped else [],
+        "data": run.data,
+        "options": config.options,
+        "selection": "what the training function returned",
+        **environment(),
+        "seconds": run.seconds,
+        "cost": {"epochs": len(plan), "examples": run.examples},
+        "branched": run.branches,
+        "history": run.rows,
+        "weights_sha256": sha256,
+        "valid": dict(scores["valid"]),
+        "test": dict(scores["test"]),
+    }
+
+
+def _phases(run: Run) -> list[dict[str, Any]]:
+    ends = {row["epoch"]: row for row in run.rows}
+    phases = []
+    for phase, start in zip(run.plan, run.plan.starts, strict=True):
+        last = ends[start + phase.length]
+        phases.append(
+            {
+                "name": phase.name,
+                "epochs": phase.length,
+                "lr": last["lr"],
+                "sparsity": phase.sparsity,
+                "sparsity_measured": last["sparsity"],
+                "valid": own_numbers(last),
+            }
+        )
+    return phases

@@ -1,0 +1,245 @@
+"""`redense.prove`: any training function, its loop, its controls and its mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import redense
+from redense.runs.checkpoints import read
+from redense.runs.configuration import RunConfig
+from redense.runs.folder import RunFolder
+from redense.runs.outcome import carry_out, read_scores
+from redense.study.jobs import records
+
+ROOT = Path(__file__).parents[2]
+PLAN = redense.dsd(dense=3, sparse=2, redense=2, sparsity=0.5)
+
+
+def two_layers(seed, width=12):
+    noise = torch.Generator().manual_seed(7)
+    points = torch.randn(60, 5, generator=noise)
+    labels = (points.prod(1) > 0).long()
+    model = nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    return model, optimizer, points, labels
+
+
+def train(run):
+    model, optimizer, points, labels = two_layers(run.seed)
+    for _ in run.epochs(model, optimizer):
+        for batch in torch.randperm(len(points)).split(20):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points[batch]), labels[batch]).backward()
+            optimizer.step()
+        run.log(top1=float((model(points).argmax(1) == labels).float().mean()))
+    score = float((model(points).argmax(1) == labels).float().mean())
+    return {"valid": {"top1": score}, "test": lambda: {"top1": score}}
+
+
+def prove(function, out, **more):
+    given = {"seeds": 2, "methods": ("dense", "lower_lr", "dsd"), "out": out}
+    return redense.prove(function, PLAN, **(given | more))
+
+
+def test_a_function_is_proved_against_its_controls_and_a_finished_study_is_only_read(tmp_path):
+    methods = ("dense", "lower_lr", "swa", "early_stop", "dsd")
+    study = prove(train, tmp_path / "study", seeds=7, methods=methods)
+    assert not study.failed
+    assert len(study.records) == 7 * 5
+    assert {row["method"] for row in study.scores} == set(methods)
+    assert "dsd" in study.verdict
+    assert "dsd" in str(study)
+
+    def never(run):
+        raise AssertionError("a finished study is only read")
+
+    never.__qualname__, never.__module__ = train.__qualname__, train.__module__
+    again = prove(train, tmp_path / "study", seeds=7, methods=methods)
+    assert again.scores == study.scores
+
+
+def test_branched_runs_end_with_the_bits_of_runs_of_their_own(tmp_path):
+    branched = prove(train, tmp_path / "branched")
+    assert branched.spared > 0.2
+    shas = {r["method"]: r["weights_sha256"] for r in branched.records if r["seed"] == 0}
+    alone = redense.Run(make_folder(tmp_path / "alone", PLAN), quiet=True)
+    assert carry_out(train, alone)["weights_sha256"] == shas["dsd"]
+    assert len(set(shas.values())) == 3
+
+
+def make_folder(path, plan, **config):
+    config = RunConfig(function="train", plan=plan.to_records(), **config)
+    return RunFolder.create(path, asdict(config), str(plan))
+
+
+def test_two_workers_give_the_records_of_one(tmp_path):
+    one = prove(train, tmp_path / "one")
+    two = prove(train, tmp_path / "two", jobs=2)
+    assert not two.failed
+    assert [r["weights_sha256"] for r in one.records] == [r["weights_sha256"] for r in two.records]
+
+
+def test_a_closure_travels_to_workers(tmp_path):
+    width = 9
+
+    def closed(run):
+        model, optimizer, points, labels = two_layers(run.seed, width)
+        for _ in run.epochs(model, optimizer):
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+        return float(model(points).sum().detach())
+
+    study = prove(closed, tmp_path / "study", jobs=2)
+    assert not study.failed
+    assert {record["metric"]["name"] for record in study.records} == {"score"}
+
+
+def test_held_weights_are_zero_in_the_sparse_phase_and_rates_follow_the_plan(tmp_path):
+    seen = []
+
+    def watched(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        used = []
+        optimizer.register_step_post_hook(lambda opt, *_: used.append(opt.param_groups[0]["lr"]))
+        for epoch in run.epochs(model, optimizer, schedule=schedule):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+            zeros = int((model[0].weight == 0).sum())
+            seen.append((epoch, zeros, optimizer.param_groups[0]["lr"]))
+            schedule.step()
+        return 1.0
+
+    carry_out(watched, redense.Run(make_folder(tmp_path / "run", PLAN), quiet=True))
+    zeros = [number for _, number, _ in seen]
+    assert zeros[:5] == [0, 0, 0, 30, 30]
+    assert zeros[6] < 30
+    assert [rate for _, _, rate in seen] == pytest.approx([0.2 * 0.5**n for n in range(7)])
+    rows = json.loads((tmp_path / "run" / "record.json").read_text())["history"]
+    assert rows[-1]["lr"] == pytest.approx(0.2 * 0.5**7 * 0.1)
+
+
+def test_a_run_that_raises_costs_that_run_and_is_named(tmp_path):
+    def fails(run):
+        if run.seed == 1 and run.config.method == "dsd":
+            raise RuntimeError("out of luck")
+        return train(run)
+
+    study = prove(fails, tmp_path / "study", seeds=3)
+    assert [(one.method, one.seed) for one in study.failed] == [("dsd", 1)]
+    assert "out of luck" in study.failed[0].file.read_text()
+    assert "Missing: dsd with seed 1" in study.verdict
+
+
+def test_a_function_with_a_loop_of_its_own_is_trained_in_full_and_that_is_said(tmp_path):
+    def own_loop(run):
+        torch.manual_seed(run.seed)
+        return len(run.plan) + float(torch.rand(1))
+
+    study = prove(own_loop, tmp_path / "study")
+    assert not study.failed
+    assert "trained in full" in study.verdict
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import sys, time\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_proof\n"
+        "from pathlib import Path\n"
+        "import redense\n"
+        "from redense.runs.outcome import carry_out\n"
+        "from redense.runs.folder import RunFolder\n"
+        "folder = Path(sys.argv[1])\n"
+        "made = (folder / 'config.json').exists()\n"
+        "files = RunFolder(folder) if made else test_proof.make_folder(folder, test_proof.PLAN)\n"
+        "run = redense.Run(files)\n"
+        "if len(sys.argv) > 2:\n"
+        "    log, run.log = run.log, lambda **values: (log(**values), time.sleep(0.3))\n"
+        "print(carry_out(test_proof.train, run)['weights_sha256'])\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+
+    def start(folder, *more):
+        command = [sys.executable, str(script), str(folder), *more]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    whole = start(tmp_path / "whole").communicate(timeout=120)[0].split()[-1]
+    process = start(tmp_path / "killed", "slowly")
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 60
+    while not (checkpoints / "epoch-0004.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert read(checkpoints / "epoch-0004.ckpt")["position"] == 4
+    out = start(tmp_path / "killed").communicate(timeout=120)[0]
+    assert "going on from" in out
+    assert out.split()[-1] == whole
+
+
+WRONG = {
+    "nothing": (lambda run: (train(run), None)[1], "score must be a number, got None"),
+    "a string": (lambda run: (train(run), "good")[1], "must be a number, got 'good'"),
+    "NaN": (lambda run: (train(run), float("nan"))[1], "training has diverged"),
+    "no plan": (lambda run: 1.0, "every method would train alike"),
+    "a break": (lambda run: breaks(run), "without break"),
+}
+
+
+def breaks(run):
+    model, optimizer, *_ = two_layers(run.seed)
+    for _ in run.epochs(model, optimizer):
+        break
+    return 1.0
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_a_function_may_not_do_is_named_in_its_run(tmp_path, name):
+    function, message = WRONG[name]
+    study = prove(function, tmp_path / "study")
+    assert study.failed
+    assert message in study.failed[0].why
+
+
+def test_what_cannot_be_proved_is_refused_before_any_training(tmp_path):
+    with pytest.raises(TypeError, match="one argument"):
+        redense.prove(lambda: 1.0, PLAN, out=tmp_path / "a")
+    with pytest.raises(TypeError, match="must be a function"):
+        redense.prove("mine.py", PLAN, out=tmp_path / "a")
+    with pytest.raises(ValueError, match="holds nothing"):
+        redense.prove(train, redense.dsd(2, 2, 2, 0.0), out=tmp_path / "a")
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        redense.prove(train, PLAN, seeds=1, out=tmp_path / "a")
+    with pytest.raises(ValueError, match="no method 'dds'"):
+        prove(train, tmp_path / "a", methods=("dds",))
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_studys_folder_is_refused(tmp_path):
+    prove(train, tmp_path / "study")
+    with pytest.raises(ValueError, match="other settings"):
+        redense.prove(train, redense.dsd(1, 1, 1, 0.5), seeds=2, out=tmp_path / "study")
+    assert len(records(tmp_path / "study")) == 6
+
+
+def test_scores_are_read_in_every_form_and_the_test_split_only_where_it_may():
+    assert read_scores(1) == {"valid": {"score": 1.0}, "test": {}}
+    assert read_scores({"top1": torch.tensor(2.0)}) == {"valid": {"top1": 2.0}, "test": {}}
+
+    def never():
+        raise AssertionError("the test split was read")
+
+    assert read_scores({"valid": 3, "test": never}, reads_test=False)["valid"] == {"score": 3.0}
