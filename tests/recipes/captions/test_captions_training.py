@@ -21,7 +21,7 @@ from redense.study.methods import build_methods
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 PLAN = ("--dense", 4, "--sparse", 2, "--redense", 2, "--sparse-lr", 0.5, "--accelerator", "cpu")
-TINY = (*PLAN, "--hidden", 16, "--batch", 6, "--lr", 0.02, "--cnn-epochs", 8, "--dropout", 0.1)
+TINY = (*PLAN, "--hidden", 16, "--batch", 6, "--lr", 0.02, "--cnn-epochs", 60, "--dropout", 0.1)
 KEPT = {
     "record.json",
     "captions.json",
