@@ -23,7 +23,21 @@ LAUNCHERS = {"torchrun_ddp": ["-m", "torch.distributed.run", "--nproc-per-node",
 
 
 def test_every_example_is_here():
-    assert sorted(EXAMPLES) == sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+    here = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+    assert sorted([*EXAMPLES, "prove"]) == here
+
+
+def test_the_proof_of_a_loop_ends_with_a_table_and_a_verdict(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "prove.py")],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lower_lr" in done.stdout
+    assert "Pick " in done.stdout
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
