@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from redense.runs.configuration import RunConfig
 from redense.runs.run import Run
 from redense.study.jobs import Job, open_study, plan_jobs, records, run_study, saved_share
 from redense.study.methods import BASELINE, CONTROL, Method, build_methods
-from redense.study.summary import Summary, print_summary, summarize_records
+from redense.study.summary import Summary, print_table, sentences, summarize_records
 from redense.study.work import FunctionWork
 
 DEFAULT = ("dense", "longer", "lower_lr", "swa", "random_dsd", "dsd")
@@ -51,19 +52,21 @@ class Study:
 
     @property
     def summary(self) -> Summary:
-        """The comparison itself, with every number of the table."""
-        return summarize_records(self.records, self.split)
+        """The comparison itself, with every number of the table.
+
+        Raises:
+            ValueError: too few runs are done for one.
+        """
+        return summarize_records(self.records, self.split, failed=self._missing)
 
     @property
     def verdict(self) -> str:
         """The answer in words; what is missing is said."""
-        proved = [f"{name}: {text.sentence}" for name, text in self.summary.verdicts.items()]
-        missing = [
-            f"Missing: {one.method} with seed {one.seed}, {one.why} ({one.file})."
-            for one in self.failed
-        ]
-        alone = [] if self._branches else [_ALONE]
-        return "\n\n".join([*proved, self.summary.choice.sentence, *missing, *alone])
+        try:
+            said = sentences(self.summary)
+        except ValueError as error:
+            said = [f"No verdict: {error}.", *(f"Missing: {one}." for one in self._missing)]
+        return "\n\n".join([*said, *self._in_full])
 
     @property
     def scores(self) -> list[dict[str, Any]]:
@@ -75,27 +78,26 @@ class Study:
         ]
 
     def __str__(self) -> str:
-        console = Console(width=100, record=True, file=_Nowhere(), soft_wrap=True)
-        print_summary(self.summary, console)
-        return f"{console.export_text()}\n{self.verdict}"
+        text = io.StringIO()
+        try:
+            print_table(self.summary, Console(width=100, file=text))
+        except ValueError:
+            return self.verdict
+        return f"{text.getvalue()}\n{self.verdict}"
 
     @property
-    def _branches(self) -> bool:
-        return all(record["branched"] for record in self.records)
+    def _missing(self) -> list[str]:
+        return [f"{one.method} with seed {one.seed}, {one.why} ({one.file})" for one in self.failed]
+
+    @property
+    def _in_full(self) -> list[str]:
+        return [] if all(record["branched"] for record in self.records) else [_ALONE]
 
 
 _ALONE = (
     "Every run was trained in full, since the function keeps a loop of its own; a loop over "
     "run.epochs(model, optimizer) would have shared the epochs that methods have in common."
 )
-
-
-class _Nowhere:
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
 
 
 def prove(

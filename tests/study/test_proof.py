@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,8 @@ def test_a_function_is_proved_against_its_controls_and_a_finished_study_is_only_
     assert not study.failed
     assert len(study.records) == 7 * 5
     assert {row["method"] for row in study.scores} == set(methods)
-    assert "dsd" in study.verdict
-    assert "dsd" in str(study)
+    assert str(study).count("Pick ") + str(study).count("to choose among") == 1
+    assert str(study).endswith(study.verdict)
 
     def never(run):
         raise AssertionError("a finished study is only read")
@@ -139,7 +140,7 @@ def test_a_run_that_raises_costs_that_run_and_is_named(tmp_path):
     study = prove(fails, tmp_path / "study", seeds=3)
     assert [(one.method, one.seed) for one in study.failed] == [("dsd", 1)]
     assert "out of luck" in study.failed[0].file.read_text()
-    assert "Missing: dsd with seed 1" in study.verdict
+    assert "dsd with seed 1, RuntimeError: out of luck" in study.verdict
 
 
 def test_a_function_with_a_loop_of_its_own_is_trained_in_full_and_that_is_said(tmp_path):
@@ -150,6 +151,36 @@ def test_a_function_with_a_loop_of_its_own_is_trained_in_full_and_that_is_said(t
     study = prove(own_loop, tmp_path / "study")
     assert not study.failed
     assert "trained in full" in study.verdict
+
+
+def test_a_plan_of_ones_own_gets_a_verdict_of_its_own(tmp_path):
+    mine = redense.dsd(dense=3, sparse=1, redense=3, sparsity=0.3)
+    study = prove(train, tmp_path / "study", methods={"mine": mine})
+    assert "mine" in {row["method"] for row in study.scores}
+    assert "verdict on mine" in study.verdict
+
+
+def test_a_loop_of_steps_ends_with_the_same_bits_wherever_it_was_stopped(tmp_path):
+    plan = redense.dsd(dense=7, sparse=5, redense=6, sparsity=0.5)
+    shas = []
+
+    def by_steps(run, stop=None):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for step in run.steps(model, optimizer, save_every=4):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+            if step == stop:
+                raise KeyboardInterrupt
+        return float(model(points).sum().detach())
+
+    for number, stop in enumerate((None, 3, 5, 8, 12, 17)):
+        folder = make_folder(tmp_path / f"{number}", plan)
+        if stop is not None:
+            with pytest.raises(KeyboardInterrupt):
+                carry_out(partial(by_steps, stop=stop), redense.Run(folder, quiet=True))
+        shas.append(carry_out(by_steps, redense.Run(folder, quiet=True))["weights_sha256"])
+    assert len(set(shas)) == 1
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
@@ -212,6 +243,8 @@ def test_what_a_function_may_not_do_is_named_in_its_run(tmp_path, name):
     study = prove(function, tmp_path / "study")
     assert study.failed
     assert message in study.failed[0].why
+    assert str(study).startswith("No verdict: no finished run")
+    assert message in str(study)
 
 
 def test_what_cannot_be_proved_is_refused_before_any_training(tmp_path):

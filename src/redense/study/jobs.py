@@ -53,7 +53,7 @@ class Outcome:
 def plan_jobs(
     methods: Mapping[str, Method], seeds: Sequence[int], config: Mapping[str, Any]
 ) -> list[Job]:
-    """A job a method and seed, each branching from the earlier one it shares most epochs with."""
+    """A job per method and seed, each branching from the earlier one it shares most epochs with."""
     jobs = []
     for seed in seeds:
         done: dict[str, Method] = {}
@@ -162,6 +162,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def _run(root: str, job: Job, work: Callable[[RunFolder], None] | None) -> Outcome:
     """In a worker: train one job to its record."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = Path(root) / job.name
     try:
@@ -180,6 +181,8 @@ def _run(root: str, job: Job, work: Callable[[RunFolder], None] | None) -> Outco
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "error.txt", traceback.format_exc())
         return Outcome(job, f"{type(error).__name__}: {error}")
+    finally:
+        torch.set_num_threads(threads)  # one job at a time runs in the caller's own process
     return Outcome(job, None)
 
 

@@ -128,15 +128,20 @@ def _check_methods(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_summary(summary: Summary, console: Console | None = None) -> None:
-    """A row a method, then the verdict on dense-sparse-dense and the method to pick."""
+    """A row per method, then the verdict on dense-sparse-dense and the method to pick."""
     console = console or Console(width=max(Console().width, 110), soft_wrap=True)
+    print_table(summary, console)
+    console.print("\n\n".join(sentences(summary)))
+
+
+def print_table(summary: Summary, console: Console) -> None:
+    """A row per method."""
     table = Table("method", box=SIMPLE, title=_titled(summary, " ({})"))
     for title in _TITLES:
         table.add_column(title, justify="right")
     for row in _rows(summary):
         table.add_row(*row)
     console.print(table)
-    console.print("\n\n".join(sentences(summary)))
 
 
 def sentences(summary: Summary) -> list[str]:
