@@ -156,8 +156,11 @@ def patterns(argument: str, given: Patterns | None) -> tuple[Selector, ...] | No
     ``include`` is an error, since it would hold nothing or everything."""
     if given is None:
         return None
-    alone = isinstance(given, (str, type)) or not isinstance(given, Iterable)
-    several: tuple[Selector, ...] = (given,) if alone else tuple(given)  # type: ignore[assignment, arg-type]
+    several: tuple[Selector, ...]
+    if isinstance(given, (str, type)) or not isinstance(given, Iterable):
+        several = (given,)
+    else:
+        several = tuple(given)
     for selector in several:
         if not isinstance(selector, str) and not callable(selector):
             raise TypeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ def whole_weights(network: nn.Module) -> dict[str, Tensor]:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return get_model_state_dict(network, options=options)
+        whole = get_model_state_dict(network, options=options)
+        return cast("dict[str, Tensor]", whole)
     state = network.state_dict().items()
     return {name: value.contiguous() for name, value in state if isinstance(value, Tensor)}
 

@@ -68,7 +68,7 @@ def summarize_records(
         epochs[record["method"]] = record["cost"]["epochs"]
     higher = kind["higher_is_better"]
     comparison = compare(scores, control=CONTROL, baseline=BASELINE, higher_is_better=higher)
-    words = {"metric": f"{split} {metric}", "epochs": epochs}
+    said = f"{split} {metric}"
     return Summary(
         split=split,
         metric=metric,
@@ -78,11 +78,15 @@ def summarize_records(
         epochs=epochs,
         comparison=comparison,
         verdicts={
-            name: verdict(comparison, name, unit=kind["unit"], **words)
+            name: verdict(comparison, name, unit=kind["unit"], metric=said, epochs=epochs)
             for name in comparison.to_control
         },
         choice=best_method(
-            scores, simplest_first=sorted(scores, key=simplicity), higher_is_better=higher, **words
+            scores,
+            simplest_first=sorted(scores, key=simplicity),
+            higher_is_better=higher,
+            metric=said,
+            epochs=epochs,
         ),
         failed=tuple(failed),
     )
