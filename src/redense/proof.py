@@ -133,7 +133,11 @@ def prove(
     Raises:
         TypeError, ValueError: one of these is not what it should be; nothing was trained.
 
-    >>> study = prove(train, redense.dsd(dense=10, sparse=5, redense=5, sparsity=0.5), seeds=8)
+    >>> def length(run):  # a function that trains nothing and scores its plan
+    ...     return len(run.plan)
+    >>> study = prove(length, redense.dsd(2, 1, 1, 0.5), seeds=2, methods=("dense", "dsd"))
+    >>> [(row["method"], row["score"]) for row in study.scores if row["seed"] == 0]
+    [('dense', 2.0), ('dsd', 4.0), ('lower_lr', 4.0)]
     """
     _check(train, plan, seeds, jobs, split)
     folder = Path(out).expanduser()

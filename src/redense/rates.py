@@ -15,7 +15,8 @@ Groups = Iterable[dict[str, Any]]
 class Rates:
     """Multiply the rates of an optimizer's param groups, and put them back.
 
-    >>> rates.apply(optimizer.param_groups, plan.lr_factor(epoch))
+    >>> rates = Rates()
+    >>> rates.apply(optimizer.param_groups, plan.lr_factor(0))
     >>> optimizer.step()
     >>> rates.restore()
     """

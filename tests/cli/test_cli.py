@@ -54,7 +54,10 @@ def refuse(redense, tmp_path, monkeypatch):
             "--sparsity much",
             "--sparsity: expected a number or several with slashes between, as 0.5/0.25, got",
         ),
-        ("--sparsity [0.5,0.2]", "sparsity must be one value or 1 (one a pass), got 2: [0.5, 0.2]"),
+        (
+            "--sparsity [0.5,0.2]",
+            "sparsity must be one value or 1 (one per pass), got 2: [0.5, 0.2]",
+        ),
         ("--sparsty 0.5", "there is no flag --sparsty; did you mean --sparsity"),
         (
             "--sparsit 0.5",

@@ -438,7 +438,10 @@ def play(rank, world, folder):
         (folder / f"{rank}.pickle").write_bytes(pickle.dumps(said))
         if not said[name][0]:
             break  # ranks may now wait for each other
+    else:
+        dist.barrier()  # none leaves while another still listens to it
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads may abort an interpreter that ends; everything is written by now
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=lambda world: f"{world} ranks")

@@ -16,10 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from redense import Plan, dsd, prunable
 from redense.cli import main
-from redense.masks import pack
 from redense.recipes.images import models
 from redense.runs.record import masks_of
 from redense.runs.weights import weights_sha256
+from redense.tensors.packing import pack
 
 PLAN = dsd(
     dense=2, sparse=2, redense=1, sparsity=0.3, sparse_lr=0.1, redense_lr=0.1, decay="cosine"
