@@ -102,7 +102,9 @@ def test_ctrl_c_while_importing_is_quiet(seconds, desk):
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # CPython ends by the signal itself where a C extension that is being imported saw it first:
+    # a shell shows 130 for both
+    assert process.returncode in (130, -signal.SIGINT)
     assert err.startswith("stopped")
     assert err.count("\n") == 1
 
