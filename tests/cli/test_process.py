@@ -96,7 +96,7 @@ def test_a_stopped_training_says_how_to_go_on_and_does(number, code, desk, reden
     assert err == "stopped; nothing is lost: redense train images --resume run\n"
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.5])
+@pytest.mark.parametrize("seconds", [0.6, 1.0, 1.5])
 def test_ctrl_c_while_importing_is_quiet(seconds, desk):
     with start("train", "images", "--dense", "500", "--out", "run") as process:
         time.sleep(seconds)
