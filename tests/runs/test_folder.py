@@ -1,0 +1,45 @@
+"""The run folder on any file system, after any number of epochs."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from redense.runs import record
+from redense.runs.checkpoints import save_whole
+from redense.runs.configuration import RunConfig
+from redense.runs.folder import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder.create(tmp_path / "run", asdict(RunConfig()), "")
+
+
+def test_epoch_10000_comes_after_epoch_9999(run):
+    for epoch in (9_999, 10_000):
+        save_whole({"epoch": epoch}, run.epoch_file(epoch))
+    assert run.newest() == (run.epoch_file(10_000), {"epoch": 10_000})
+    run.keep_last(1)
+    assert [file.name for file in (run.path / "checkpoints").iterdir()] == ["epoch-10000.ckpt"]
+
+
+def test_a_phase_is_marked_where_the_file_system_has_no_hard_links(run, monkeypatch):
+    def no_links(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    save_whole({"epoch": 3}, run.epoch_file(3))
+    run.mark_phase(3, "dense")
+    assert run.phase_file("dense").read_bytes() == run.epoch_file(3).read_bytes()
+
+
+def test_an_installed_copy_names_no_commit_of_the_repository_around_it(tmp_path, monkeypatch):
+    installed = tmp_path / "lib" / "site-packages" / "redense" / "__init__.py"
+    monkeypatch.setattr(record.redense, "__file__", str(installed))
+    assert record.environment()["commit"] is None
+    monkeypatch.undo()
+    assert (Path(record.redense.__file__).parents[2] / ".git").exists() is (
+        record.environment()["commit"] is not None
+    )
