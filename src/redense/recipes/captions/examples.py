@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from PIL import Image
 from safetensors.torch import save_file
 
+from redense.files.pictures import read_picture
 from redense.recipes.captions import scores
 from redense.recipes.captions.data import Split
 from redense.recipes.captions.features import Cnn
@@ -73,7 +73,7 @@ def draw(content: Mapping[str, Any], file: Path, many: int = 4) -> None:
         for axes, number in zip(row, numbers, strict=False):
             image = content["images"][number]
             if Path(image["image"]).is_file():
-                axes.imshow(Image.open(image["image"]).convert("RGB"))
+                axes.imshow(read_picture(Path(image["image"])))
             said = [("right", image["references"][0])]
             said += [
                 (f"{name} ({one['score']:.0f})", one["caption"])

@@ -12,7 +12,6 @@ from pathlib import Path
 import scipy.io
 import torch
 from filelock import FileLock
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torchvision.transforms.v2 import functional as T
 from tqdm import tqdm
 
 from redense import datasets
+from redense.files.pictures import read_picture
 from redense.runs.checkpoints import read, write_text, write_whole
 from redense.runs.weights import weights_sha256
 
@@ -87,20 +87,8 @@ def torchvision_cnn(name: str, weights: str, size: int = 224) -> Cnn:
 
 
 def read_image(file: Path, size: int) -> Tensor:
-    """An image squeezed into a square of ``size``, as NeuralTalk does: (3, size, size) uint8,
-    transparency on white."""
-    try:
-        with Image.open(file) as image:
-            if image.has_transparency_data:
-                image = Image.alpha_composite(
-                    Image.new("RGBA", image.size, "white"), image.convert("RGBA")
-                )
-            pixels = T.pil_to_tensor(image.convert("RGB"))
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} is not a whole image ({error}); repair or remove it") from error
-    return T.resize(pixels, [size, size], antialias=True)
+    """An image squeezed into a square of ``size``, as NeuralTalk does: (3, size, size) uint8."""
+    return T.resize(T.pil_to_tensor(read_picture(file)), [size, size], antialias=True)
 
 
 def read_images(files: Sequence[Path], size: int) -> Tensor:

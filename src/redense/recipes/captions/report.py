@@ -10,8 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from redense.files.pictures import read_picture
 from redense.recipes.captions.examples import choose
 from redense.recipes.sections import data_uri
 
@@ -68,20 +67,17 @@ def _picture(image: Mapping[str, Any], phases: list[str]) -> str:
 
 
 def _thumbnail(file: Path) -> str:
-    """The picture, small, on white where it is transparent; or that it is gone."""
+    """The picture, small; or that it is gone."""
     try:
-        with Image.open(file) as opened:
-            layers = opened.convert("RGBA")
-    except OSError as error:
+        picture = read_picture(file)
+    except (OSError, ValueError) as error:
         reason = (
             "no such file"
             if isinstance(error, FileNotFoundError)
             else "no picture that can be read"
         )
         return f'<p class="quiet gone">{escape(file.name)}: {reason}</p>'
-    layers.thumbnail((_SIDE, _SIDE))
-    flat = Image.new("RGB", layers.size, "white")
-    flat.paste(layers, mask=layers.getchannel("A"))
+    picture.thumbnail((_SIDE, _SIDE))
     content = io.BytesIO()
-    flat.save(content, "JPEG", quality=85)
+    picture.save(content, "JPEG", quality=85)
     return f'<img alt="{escape(file.name)}" src="{data_uri("image/jpeg", content.getvalue())}">'

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 import torchvision
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 from tqdm import tqdm
 
 from redense import datasets
+from redense.files.pictures import middle, read_picture
 
 _EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 _MOST_BYTES = 8 << 30
@@ -175,14 +175,9 @@ def _decode(files: list[Path], labels: list[int], size: int, title: str) -> Spli
     images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     for number, file in enumerate(_progress(files, f"reading {title}", len(files))):
         try:
-            with Image.open(file) as image:
-                pixels = T.pil_to_tensor(image.convert("RGB"))
+            pixels = T.pil_to_tensor(middle(read_picture(file)))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{file}, which {title} lists, does not exist") from error
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(
-                f"{file} is not a whole image ({error}); repair or remove it"
-            ) from error
         images[number] = T.center_crop(T.resize(pixels, [size], antialias=True), [size, size])
     return Split(images, torch.tensor(labels))
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from redense.files.pictures import middle, read_picture
 from redense.recipes.images.folders import Source, StreamedData, open_folder
 from redense.recipes.images.shards import has_shards, open_shards
 
@@ -183,18 +183,10 @@ class _Images(Dataset[Any]):
         epoch, number = item
         try:
             file, label = self._read(number)
-        except ValueError as error:
+            name = self._split.title(number)
+            pixels = middle(read_picture(file, self._mode, name=name))
+        except (ValueError, FileNotFoundError) as error:
             return str(error)
-        try:
-            with Image.open(file) as image:
-                image.load()
-                pixels = (
-                    image if image.mode == self._mode else image.convert(self._mode)
-                )  # which copies in any case
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            return (
-                f"{self._split.title(number)} is not a whole image ({error}); repair or remove it"
-            )
         with torch.random.fork_rng([], enabled=self._seed is not None):
             if self._seed is not None:
                 drawn = hashlib.sha256(f"{self._seed} {epoch} {number}".encode()).digest()

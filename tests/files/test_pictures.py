@@ -1,0 +1,178 @@
+"""The door to pictures: what is seen is what a viewer shows; what cannot be read is named."""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from redense.files.pictures import endings, middle, read_picture
+from redense.recipes.captions.features import read_image
+from redense.recipes.images import readers
+from redense.recipes.images.folders import Files, StreamedData
+from redense.recipes.images.streams import StreamedBatches
+
+SIDE = 32
+
+
+def streamed(file):
+    """What a network sees of a streamed picture, undone to (3, SIDE, SIDE) of 0 to 255."""
+    files, none = Files(((str(file), 0),)), Files(())
+    how = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+    data = StreamedData("x", ("a", "b"), files, none, none, SIDE, SIDE, **how)
+    ((images, _),) = StreamedBatches(data, files, 1, workers=0)
+    return images[0].round()
+
+
+def in_memory(file):
+    return readers._decode([file], [0], SIDE, "folder").images[0].float()
+
+
+def for_captions(file):
+    return read_image(file, SIDE).float()
+
+
+every_way = pytest.mark.parametrize("see", [in_memory, streamed, for_captions])
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("kind", "most", "ending"),
+    [
+        (np.uint16, 65535, "png"),
+        (np.uint16, 65535, "tif"),
+        (np.int32, 65535, "tif"),
+        (np.float32, 1, "tif"),
+    ],
+)
+def test_deep_grey_keeps_its_ramp(tmp_path, kind, most, ending, see):
+    ramp = np.linspace(0, most, SIDE * SIDE).reshape(SIDE, SIDE).astype(kind)
+    Image.fromarray(ramp).save(tmp_path / f"a.{ending}")
+    seen = see(tmp_path / f"a.{ending}")[0].flatten()
+    assert (seen - torch.linspace(0, 255, SIDE * SIDE)).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("level", "said"), [(7.5, "7.5"), (-1, "-1"), (np.nan, "nan")])
+def test_levels_without_a_range_are_refused_by_name(tmp_path, level, said):
+    Image.fromarray(np.full((4, 4), level, np.float32)).save(tmp_path / "depth.tif")
+    with pytest.raises(ValueError, match=rf"depth\.tif .*levels are {said}.*scale them"):
+        read_picture(tmp_path / "depth.tif")
+
+
+@every_way
+@pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 0, 255)])
+@pytest.mark.parametrize("kind", ["rgba.png", "la.png", "palette.png", "a.webp", "a.gif"])
+def test_transparency_lies_on_white(tmp_path, hidden, kind, see):
+    pixels = np.zeros((SIDE, SIDE, 4), np.uint8)
+    pixels[..., :3] = hidden
+    pixels[: SIDE // 2] = (0, 0, 0, 255)
+    image = Image.fromarray(pixels)
+    if kind == "la.png":
+        image = image.convert("LA")
+    if kind == "palette.png":
+        image = image.quantize(8)
+    image.save(tmp_path / kind, lossless=True, exact=True)
+    seen = see(tmp_path / kind)
+    assert (seen[:, : SIDE // 2] == 0).all()
+    assert (seen[:, SIDE // 2 :] == 255).all()
+
+
+@every_way
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize(("tag", "turns"), [(6, 1), (3, 2), (8, 3)])
+def test_a_phones_photograph_stands_upright(tmp_path, kind, tag, turns, see):
+    sky = np.zeros((SIDE, SIDE, 3), np.uint8)
+    sky[: SIDE // 2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(np.rot90(sky, turns).copy()).save(tmp_path / f"a.{kind}", exif=exif)
+    seen = see(tmp_path / f"a.{kind}")
+    assert seen[:, : SIDE // 2 - 2].min() > 240
+    assert seen[:, SIDE // 2 + 2 :].max() < 15
+
+
+def test_damaged_exif_data_do_not_matter(tmp_path):
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_picture(tmp_path / "a.jpg").size == (8, 4)
+
+
+def cut_header(file):
+    body = b"IHDR" + struct.pack(">I", 16)
+    checksum = struct.pack(">I", zlib.crc32(body))
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 4) + body + checksum)
+
+
+def long_text(file):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("prompt", "x" * 2_000_000, zip=True)
+    Image.new("RGB", (16, 16)).save(file, "png", pnginfo=text)
+
+
+def huge(file):
+    """A header that promises 40,000 x 40,000 pixels."""
+    header = b"IHDR" + struct.pack(">2I5B", 40_000, 40_000, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum)
+
+
+def program(file):
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+
+
+DAMAGED = {
+    "cut header": cut_header,
+    "long text": long_text,
+    "odd size": lambda file: file.write_bytes(b"P6\n16 1\xff6\n255\n" + bytes(768)),
+    "huge": huge,
+    "PostScript": program,
+    "empty": lambda file: file.write_bytes(b""),
+}
+
+
+@every_way
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, damage, see):
+    DAMAGED[damage](tmp_path / "number 7.png")
+    with pytest.raises(ValueError, match=r"number 7\.png is not a whole image \(.*repair"):
+        see(tmp_path / "number 7.png")
+
+
+def test_a_device_is_no_picture():
+    with pytest.raises(FileNotFoundError, match="/dev/zero: no such file"):
+        read_picture(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(("size", "seen"), [((1000, 2), (32, 2)), ((3, 999), (3, 48))])
+def test_of_a_strip_the_middle_is_taken(size, seen):
+    strip = Image.new("L", size)
+    strip.paste(255, (size[0] // 2, size[1] // 2, size[0] // 2 + 1, size[1] // 2 + 1))
+    assert middle(strip).size == seen
+    assert middle(strip).getbbox() is not None
+    ordinary = Image.new("L", (32, 2))
+    assert middle(ordinary) is ordinary
+
+
+@pytest.mark.parametrize(("see", "owner"), [(in_memory, readers.T), (streamed, Image.Image)])
+def test_a_strips_cost_is_bounded_by_what_is_shown(tmp_path, see, owner, monkeypatch):
+    resize, resized = owner.resize, []
+
+    def remember(*how, **more):
+        resized.append(resize(*how, **more))
+        return resized[-1]
+
+    monkeypatch.setattr(owner, "resize", remember)
+    Image.new("RGB", (10_000, 1), (9, 9, 9)).save(tmp_path / "strip.png")
+    assert see(tmp_path / "strip.png").shape == (3, SIDE, SIDE)
+    (pixels,) = resized
+    assert SIDE * SIDE < np.asarray(pixels).size <= 3 * 16 * SIDE * SIDE
+
+
+def test_usual_endings_are_pictures_and_documents_are_not():
+    assert {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".jp2", ".tif"} <= endings()
+    assert not {".eps", ".pdf", ".txt", ".h5", ""} & endings()
