@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from redense.cli.flags import Parser, add_flag, add_path, parse
@@ -17,8 +18,21 @@ def transcribe_command(arguments: list[str]) -> int:
     add_flag(parser, "lm_weight", float, 1.0, "of a word's log-probability in --lm")
     add_flag(parser, "word_score", float, 1.0, "added for each word")
     asked = parse(parser, arguments)
+    from redense.files.sound import BadAudioError
     from redense.recipes.speech.transcribe import transcribe
 
-    for file, text in transcribe(**vars(asked)):
-        print(f"{file}: {text}", flush=True)
-    return 0
+    bad, texts = 0, set()
+    for file, said in transcribe(**vars(asked)):
+        if isinstance(said, BadAudioError):
+            bad += 1
+            print(said, file=sys.stderr)
+        else:
+            texts.add(said)
+            print(f"{file}: {said}", flush=True)
+    if texts == {""}:
+        print(
+            "the network answered nothing but blanks: it is hardly trained, or on other sounds; "
+            "its scores are in record.json",
+            file=sys.stderr,
+        )
+    return 2 if bad else 0

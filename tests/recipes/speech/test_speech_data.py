@@ -201,6 +201,44 @@ def test_data_without_a_good_utterance_is_refused(tmp_path):
         load(str(corpus(tmp_path / "tiny")), longest=0.3)
 
 
+def test_texts_of_one_long_recording_are_taught_their_own_parts(tmp_path):
+    talk = sound(tmp_path / "talk.wav", 9.0).name
+    parts = [
+        {"audio_filepath": talk, "offset": 3.0 * n, "duration": 3.0, "text": text}
+        for n, text in enumerate(("one fish", "two fish", "red fish"))
+    ]
+    for split in ("train", "valid"):
+        manifest(tmp_path / f"{split}.jsonl", parts)
+    train = load(str(tmp_path)).train
+    assert train.sounds.lengths[:, 0].tolist() == [299, 299, 299]
+    assert not np.array_equal(train.sounds.frames(0), train.sounds.frames(1))
+    assert len(set(train.sounds.sha256)) == 3
+
+
+@pytest.mark.parametrize("given", [float("nan"), -1, 0, 0.1, None])
+def test_hours_are_those_of_the_sound_that_was_read(tmp_path, given):
+    folder = corpus(tmp_path / "tiny", duration=given)
+    seconds = sum(0.4 + 0.05 * n for n in range(12))
+    assert load(str(folder)).fingerprint()["hours"]["train"] == round(seconds / 3600, 3)
+
+
+def test_a_part_that_begins_before_its_recording_is_named_by_line(tmp_path):
+    rows = [{"audio": "a.wav", "text": "a", "offset": -1.0, "duration": 1.0}]
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: .*offset must be at least 0"):
+        read(manifest(tmp_path / "a.jsonl", rows))
+
+
+def test_one_absurd_sample_spoils_its_own_recording_only(tmp_path):
+    folder = corpus(tmp_path / "tiny")
+    samples, rate = soundfile.read(folder / "train3.wav")
+    samples[500] = 3e25
+    soundfile.write(folder / "train3.wav", samples, rate, subtype="FLOAT")
+    data = load(str(folder))
+    assert data.bad == {"corrupt": 1}
+    assert torch.isfinite(data.mean).all()
+    assert all(np.isfinite(data.train.sounds.frames(n)).all() for n in range(11))
+
+
 # the cache
 
 

@@ -334,11 +334,25 @@ def test_help_lists_every_flag(redense):
     assert "--lm" in redense("transcribe", "--help").out
 
 
-def test_transcribing_what_is_no_model_or_no_audio_is_one_line(trained, tmp_path, redense):
-    for arguments, message in (
-        ((tmp_path, "a.wav"), "is neither a finished run nor an export"),
-        ((trained, tmp_path / "a.wav"), "a.wav: missing: no such file"),
-    ):
-        answer = redense("transcribe", *arguments)
-        assert answer.code == 2
-        assert message in answer.err
+def test_transcribing_with_what_is_no_model_is_one_line(tmp_path, redense):
+    answer = redense("transcribe", tmp_path, "a.wav")
+    assert answer.code == 2
+    assert "is neither a finished run nor an export" in answer.err
+
+
+def test_transcribing_goes_on_after_a_bad_file(trained, speech, tmp_path, redense):
+    missing, good = tmp_path / "a.wav", speech / "test0.wav"
+    answer = redense("transcribe", trained, missing, good)
+    assert answer.code == 2
+    assert answer.err == f"{missing}: missing: no such file\n"
+    assert answer.out.startswith(f"{good}: ")
+    assert answer.out.count("\n") == 1
+
+
+def test_a_network_that_answers_nothing_but_blanks_is_said_to(trained, tmp_path, redense):
+    silence = tmp_path / "silence.wav"
+    soundfile.write(silence, np.zeros(200), 8000)
+    answer = redense("transcribe", trained, silence)
+    assert answer.code == 0
+    assert answer.out == f"{silence}: \n"
+    assert "nothing but blanks" in answer.err

@@ -4,6 +4,7 @@ name the file."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,13 +26,17 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Utterance:
-    """A recording, what is said in it, how long it should be in seconds, and who says it, where
-    that is known."""
+    """A recording, what is said in it, how long it should be in seconds, who says it, where that
+    is known, and where it starts in a recording of several."""
 
     audio: str
     text: str
     duration: float | None = None
     speaker: str | None = None
+    start: float | None = None
+
+    def __str__(self) -> str:
+        return self.audio if self.start is None else f"{self.audio} from {self.start:g} s"
 
 
 Splits = dict[str, list[Utterance]]
@@ -83,7 +88,7 @@ def read_manifest(path: Path) -> list[tuple[Utterance, str | None]]:
         try:
             row: Mapping[str, Any] = json.loads(line)
             audio, text = row.get("audio", row.get("audio_filepath")), row["text"]
-            duration, speaker = row.get("duration"), row.get("speaker", row.get("speaker_id"))
+            speaker = row.get("speaker", row.get("speaker_id"))
             if not isinstance(audio, str) or not isinstance(text, str):
                 raise TypeError("audio and text must be strings")
             split = row.get("split")
@@ -92,8 +97,9 @@ def read_manifest(path: Path) -> list[tuple[Utterance, str | None]]:
             utterance = Utterance(
                 str(path.parent / audio),
                 text,
-                None if duration is None else float(duration),
+                _known(row.get("duration")),
                 None if speaker is None else str(speaker),
+                _start(row.get("offset")),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
@@ -105,6 +111,20 @@ def read_manifest(path: Path) -> list[tuple[Utterance, str | None]]:
     if not found:
         raise ValueError(f"{path} is empty")
     return found
+
+
+def _known(value: Any) -> float | None:
+    """Seconds above 0; tools write null, NaN, -1 or 0 where they know none."""
+    seconds = float(value or 0)
+    return seconds if 0 < seconds < math.inf else None
+
+
+def _start(value: Any) -> float | None:
+    """Where a part of a recording begins; null or NaN says that it is the whole."""
+    start = None if value is None else float(value)
+    if start is not None and (start < 0 or start == math.inf):
+        raise ValueError(f"offset must be at least 0 seconds, got {start}")
+    return None if start is None or math.isnan(start) else start
 
 
 def split_by_sentence(rows: list[tuple[Utterance, str | None]]) -> Splits:

@@ -13,8 +13,9 @@ from typing import Any
 import soundfile
 import soxr
 
+from redense.files.sound import BadAudioError, read_sound
 from redense.recipes.sections import data_uri, table
-from redense.recipes.speech.features import BINS, RATE, BadAudioError, read_audio
+from redense.recipes.speech.features import BINS, RATE
 
 _CLIPS = 10
 _SECONDS = 10.0
@@ -101,7 +102,7 @@ def _worst(rows: Sequence[Mapping[str, Any]], *, has_audio: bool) -> str:
             row["cer"],
             row["wer"],
             row["speaker"] or "unknown",
-            _player(Path(row["audio"])) if has_audio else none,
+            _player(row) if has_audio else none,
         ]
         for row in rows
     ]
@@ -109,20 +110,20 @@ def _worst(rows: Sequence[Mapping[str, Any]], *, has_audio: bool) -> str:
     return table("Highest character error rates on validation, in per cent", titles, shown, html=5)
 
 
-def _player(file: Path) -> str:
+def _player(row: Mapping[str, Any]) -> str:
     """The recording to listen to, or why there is none."""
+    file, start = Path(row["audio"]), row.get("start")
+    part = row.get("duration") if start is not None else None
     try:
-        samples, rate = read_audio(file)
+        sound = read_sound(file, start=start, seconds=part)
     except BadAudioError as error:
-        return f"<span class=quiet>{escape(file.name)}: {escape(str(error))}</span>"
-    seconds = len(samples) / rate
+        return f"<span class=quiet>{escape(file.name)}: {escape(error.reason)}</span>"
+    first = sound.samples[: int(_SECONDS * sound.rate)]
     clip = io.BytesIO()
-    soundfile.write(
-        clip, soxr.resample(samples[: int(_SECONDS * rate)], rate, RATE), RATE, format="MP3"
-    )
+    soundfile.write(clip, soxr.resample(first, sound.rate, RATE), RATE, format="MP3")
     cut = (
-        f"<br><span class=quiet>the first {_SECONDS:g} of {seconds:.1f} s</span>"
-        if seconds > _SECONDS
+        f"<br><span class=quiet>the first {_SECONDS:g} of {sound.seconds:.1f} s</span>"
+        if sound.seconds > _SECONDS
         else ""
     )
     source = data_uri("audio/mpeg", clip.getvalue())

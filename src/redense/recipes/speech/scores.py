@@ -47,6 +47,8 @@ def worst(answers: Sequence[Answer], most: int = 20) -> list[dict[str, Any]]:
     rows = [
         {
             "audio": a.utterance.audio,
+            "start": a.utterance.start,
+            "duration": a.utterance.duration,
             "speaker": a.utterance.speaker,
             "text": a.utterance.text,
             "said": a.said,

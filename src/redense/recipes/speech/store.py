@@ -23,7 +23,7 @@ from redense.recipes.speech.features import Extracted
 from redense.recipes.speech.readers import Utterance
 
 _FEW = 300  # recordings that this process does alone, sooner than workers would have started
-_KIND = "log power, 20 ms Hann / 10 ms, 161 bins, 16 kHz, float16, 1"
+_KIND = "log power, 20 ms Hann / 10 ms, 161 bins, 16 kHz, float16, 2"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def _extracted(
 ) -> Iterator[Extracted | str]:
     jobs = 1 if len(utterances) <= _FEW else -1
     tasks = (
-        delayed(features.extract)(Path(u.audio), speeds, longest, u.duration) for u in utterances
+        delayed(features.extract)(Path(u.audio), speeds, longest, u.start, u.duration)
+        for u in utterances
     )
     yield from Parallel(n_jobs=jobs, return_as="generator")(tasks)
 
@@ -144,7 +145,8 @@ def _key(utterances: Iterable[Utterance], speeds: tuple[float, ...], longest: fl
         try:
             status = Path(utterance.audio).stat()
             state = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
+        except (OSError, ValueError):  # a name that no file can have
             state = "missing"
-        digest.update(f"\n{utterance.audio} {utterance.duration} {state}".encode())
+        part = f"{utterance.start} {utterance.duration}"
+        digest.update(f"\n{utterance.audio} {part} {state}".encode(errors="surrogatepass"))
     return digest.hexdigest()[:32]

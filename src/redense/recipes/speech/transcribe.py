@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from redense.files.sound import BadAudioError, read_sound
 from redense.recipes.speech.batches import normalizer
 from redense.recipes.speech.decoding import BeamSearch, greedy
-from redense.recipes.speech.features import BINS, BadAudioError, features, read_audio
+from redense.recipes.speech.features import BINS, features
 from redense.recipes.speech.models import Padded
 from redense.recipes.speech.networks import restore
 
@@ -22,8 +23,9 @@ def transcribe(
     beam: int = 64,
     lm_weight: float = 1.0,
     word_score: float = 1.0,
-) -> Iterator[tuple[Path, str]]:
-    """(file, text) of each recording, one after the other.
+) -> Iterator[tuple[Path, str | BadAudioError]]:
+    """(file, text) of each recording, one after the other; what is wrong with it instead of a
+    text where it cannot be used.
 
     Args:
         model: a finished run's folder or an exported one.
@@ -32,7 +34,7 @@ def transcribe(
             greedily. beam, lm_weight, word_score: of the beam search.
 
     Raises:
-        FileNotFoundError, ValueError: no such model; a recording that cannot be used, by name.
+        FileNotFoundError, ValueError: no such model, or not one of sound.
     """
     network, config = restore(model)
     if config["bins"] != BINS:
@@ -45,9 +47,11 @@ def transcribe(
         search = BeamSearch(alphabet, lm, beam=beam, weight=lm_weight, word_score=word_score)
     for file in audio:
         try:
-            frames = torch.tensor(features(*read_audio(file)))
+            sound = read_sound(file)
         except BadAudioError as error:
-            raise ValueError(f"{file}: {error}") from error
+            yield file, error
+            continue
+        frames = torch.tensor(features(sound.samples, sound.rate))
         with torch.inference_mode():
             found = network(Padded(normalize(frames).unsqueeze(0), torch.tensor([len(frames)])))
         yield file, (search(found) if search else greedy(found, alphabet))[0]
