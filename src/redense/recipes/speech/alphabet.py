@@ -8,33 +8,31 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from redense.files.words import words
+
 ENGLISH = " 'abcdefghijklmnopqrstuvwxyz"
 """28 characters: with the blank the 29 symbols of DeepSpeech."""
 
-_APOSTROPHES = str.maketrans("’‘`´", "''''")
 _RARE = 1000
 
 
 def normalize(text: str) -> str:
-    """Lower case, composed, punctuation but the apostrophe gone, single spaces. Digits stay, to be
-    noticed.
+    """A text's words with single spaces, compounds as they are said; digits stay, to be noticed.
 
-    >>> normalize("Well -- I don’t   KNOW!")
-    "well i don't know"
+    >>> normalize("Well -- I don’t   KNOW this well-known [noise] song!")
+    "well i don't know this well known song"
     """
-    lowered = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
-    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LNM" else " " for c in lowered)
-    return " ".join(word for word in kept.split() if word.strip("'"))
+    return " ".join(words(text)).replace("-", " ")
 
 
 def find_alphabet(texts: Sequence[str]) -> str:
-    """Space, apostrophe and each letter that at least one in a thousand of the normalised texts
-    uses, sorted."""
+    """Space, apostrophe and each letter, mark and joiner that at least one in a thousand of the
+    normalised texts uses, sorted."""
     counts = Counter(letter for text in texts for letter in set(text))
     letters = {
         c
         for c, n in counts.items()
-        if unicodedata.category(c)[0] in "LM" and n * _RARE >= len(texts)
+        if unicodedata.category(c)[0] != "N" and n * _RARE >= len(texts)
     }
     return "".join(sorted(letters | {" ", "'"}))
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redense.datasets.speech import sentence
 from redense.datasets.split import split_of
 from redense.files.text import read_lines, read_tabs
 from redense.recipes.speech.alphabet import normalize
@@ -135,9 +134,9 @@ def split_by_sentence(rows: list[tuple[Utterance, str | None]]) -> Splits:
     for utterance, given in rows:
         if given is not None and given not in names:
             raise ValueError(f"{utterance.audio}: split {given!r} is none of {', '.join(names)}")
-        splits[
-            names[given] if given is not None else split_of(sentence(normalize(utterance.text)))
-        ].append(utterance)
+        splits[names[given] if given is not None else split_of(normalize(utterance.text))].append(
+            utterance
+        )
     return splits
 
 
