@@ -532,7 +532,10 @@ def test_what_is_no_export_is_refused(tmp_path):
 def test_classes_that_the_network_does_not_know_are_named(folder, tmp_path, redense):
     write_pictures(tmp_path / "other", side=20)
     (tmp_path / "other" / "val" / CLASSES[0]).rename(tmp_path / "other" / "val" / "purple")
-    with pytest.raises(ValueError, match="holds class 'purple', which is none of blue, green, red"):
+    with pytest.raises(
+        ValueError,
+        match=r"png is of class 'purple', which is none of 3 classes \(blue, green, red\)",
+    ):
         open_folder(str(tmp_path / "other"), 16)
 
 

@@ -389,6 +389,7 @@ def test_training_follows_the_papers_sgd(pictures):
         ({"augment": "crop"}, "augment must be one of none, flip, flip-crop, got 'crop'"),
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"size": 4}, "size must be at least 8, got 4"),
+        ({"valid_share": 1.0}, "valid_share must lie between 0 and 1, got 1.0; 0.1 is usual"),
         ({"lr": 0.0}, "lr must be a finite number above 0, got 0.0"),
         ({"momentum": -1.0}, "momentum must be a finite number at least 0, got -1.0"),
         (

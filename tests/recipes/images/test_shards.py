@@ -1,6 +1,7 @@
 """Parquet shards in the hub's layout: each image once, the same order for the same seed, errors
 that name a shard."""
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import CLASSES, write_pictures
+from PIL import Image
 from pyarrow import parquet
 
 from redense.recipes.images import shards as module
@@ -32,15 +34,16 @@ SMALL = (
 )
 
 
-def write_shard(file, rows, names=CLASSES, struct=True, group=3):
+def write_shard(file, rows, names=CLASSES, struct=True, group=3, columns=("image", "label")):
     """(encoded image, label) rows as ``datasets`` writes them: the image with its path, class names
     in the schema."""
+    image, label = columns
     images = [{"bytes": image, "path": None} if struct else image for image, _ in rows]
-    table = pa.table({"image": images, "label": pa.array([label for _, label in rows], pa.int64())})
+    table = pa.table({image: images, label: pa.array([label for _, label in rows])})
     if names:
         features = {
-            "image": {"_type": "Image"},
-            "label": {"names": list(names), "_type": "ClassLabel"},
+            image: {"_type": "Image"},
+            label: {"names": list(names), "_type": "ClassLabel"},
         }
         table = table.replace_schema_metadata(
             {"huggingface": json.dumps({"info": {"features": features}})}
@@ -219,14 +222,6 @@ def test_a_label_outside_the_classes_is_refused_with_its_shard(own, redense):
     assert ".parquet: label 2 lies outside the 2 classes (0 to 1)" in refused(redense, own)
 
 
-def test_missing_validation_shards_are_told(own, redense):
-    for file in (own / "validation").iterdir():
-        file.unlink()
-    assert f"{own} has no validation shards; they are called validation-00000.parquet" in refused(
-        redense, own
-    )
-
-
 def test_shards_under_other_names_are_told_theirs(own, redense):
     for number, file in enumerate((own / "train").iterdir()):
         file.rename(own / f"part-{number}.parquet")
@@ -268,3 +263,158 @@ def test_columns_that_are_not_there_and_row_groups_too_large_are_told(own, reden
     assert "0.parquet has the columns picture, label; it needs image and label" in refused(
         redense, own
     )
+
+
+# labels by name
+
+
+@pytest.fixture(scope="module")
+def png():
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG")
+    return content.getvalue()
+
+
+def write_splits(folder, png, **splits):
+    """Shards called train, validation, test: {split: (labels, class names)}."""
+    for split, (labels, names) in splits.items():
+        file = folder / f"{split}-00000-of-00001.parquet"
+        write_shard(file, [(png, label) for label in labels], names)
+    return folder
+
+
+def meant(data, split):
+    return [data.classes[number] for number in getattr(data, split).labels.tolist()]
+
+
+@pytest.mark.parametrize("listed", ["", "dog\ncat\n"])
+@pytest.mark.parametrize("names", [("cat", "dog"), ("dog", "cat"), ("fox", "dog", "cat")])
+def test_labels_are_those_that_each_shard_names(tmp_path, png, names, listed):
+    pets = ("cat", "dog")
+    numbers = [names.index(name) for name in ("cat", "dog", "cat")]
+    write_splits(tmp_path, png, train=([0, 1, 0], pets), validation=(numbers, names))
+    if listed:
+        (tmp_path / "classes.txt").write_text(listed)
+    data = open_shards(tmp_path, 8)
+    assert set(data.classes) == set(pets)
+    assert meant(data, "train") == meant(data, "valid") == ["cat", "dog", "cat"]
+    data = open_shards(tmp_path, 8, classes=("dog", "cow", "cat"))  # as eval asks
+    assert meant(data, "valid") == ["cat", "dog", "cat"]
+
+
+def test_a_class_that_training_does_not_name_is_refused(tmp_path, png):
+    write_splits(tmp_path, png, train=([0, 1], ("cat", "dog")), validation=([0, 1], ("cat", "fox")))
+    with pytest.raises(ValueError, match=r"validation-.* is of class 'fox', which"):
+        open_shards(tmp_path, 8)
+
+
+def test_labels_that_are_names_are_read(tmp_path, png):
+    for split, labels in (("train", ["dog", "cat", None]), ("validation", ["cat"])):
+        write_shard(tmp_path / f"{split}.parquet", [(png, label) for label in labels], ())
+    data = open_shards(tmp_path, 8)
+    assert (meant(data, "train"), meant(data, "valid")) == (["dog", "cat"], ["cat"])
+
+
+def test_rows_without_a_label_are_not_scored(tmp_path, png, capsys):
+    pets = ("cat", "dog")
+    write_splits(
+        tmp_path,
+        png,
+        train=([0, 1], pets),
+        validation=([0, 1], pets),
+        test=([-1, 1, None, 0], pets),
+    )
+    data = open_shards(tmp_path, 8)
+    assert meant(data, "test") == ["dog", "cat"]
+    assert [data.test.place(number) for number in range(2)] == [(0, 1), (1, 0)]
+    assert "test-00000-of-00001.parquet and its like: 2 rows without a label are left out" in (
+        capsys.readouterr().err
+    )
+    write_splits(tmp_path, png, test=([None, -1], pets))
+    assert len(open_shards(tmp_path, 8).test) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "classes"),
+    [
+        (b"\xef\xbb\xbfcat\r\ndog\r\n", ("cat", "dog")),
+        (b"cat\ndog\n\n", ("cat", "dog")),
+        (b"cat \ndog", ("cat", "dog")),
+        ("cafe\u0301\ndog".encode(), ("caf\u00e9", "dog")),
+        (b"cat\n\ndog\n", "line 3: 'dog' follows a blank line"),
+        (b"cat\ncat\n", "line 2: 'cat' follows a blank line or is there twice"),
+    ],
+)
+def test_a_classes_file_is_read_as_editors_leave_it(tmp_path, png, content, classes):
+    write_splits(tmp_path, png, train=([0, 1], ()), validation=([0, 1], ()))
+    (tmp_path / "classes.txt").write_bytes(content)
+    if isinstance(classes, tuple):
+        assert open_shards(tmp_path, 8).classes == classes
+        return
+    with pytest.raises(ValueError, match=f"classes.txt, {classes}"):
+        open_shards(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    ("place", "columns"),
+    [
+        ("plain_text/{}-00000-of-00001.parquet", ("img", "label")),  # CIFAR-10
+        ("cifar100/{}-00000-of-00001.parquet", ("img", "fine_label")),
+        ("mnist/{}-00000-of-00001.parquet", ("image", "label")),
+        ("default/{}/0000.parquet", ("image", "label")),  # as the hub converts other sets
+        ("data/{}-00000-of-00001.parquet", ("image", "breed")),
+    ],
+)
+def test_the_hubs_sets_without_a_validation_split_are_trained_on(
+    tmp_path, png, place, columns, redense
+):
+    for split, many in (("train", 40), ("test", 6)):
+        rows = [(png, number % 3) for number in range(many)]
+        write_shard(tmp_path / "set" / place.format(split), rows, columns=columns)
+    run = tmp_path / "run"
+    answer = redense(
+        "train", "images", "--data", tmp_path / "set", *SMALL, "--redense", 1, "--out", run
+    )
+    assert answer.code == 0, answer.err
+    assert "set has no validation split: 4 training images are held out for it" in answer.err
+    record = json.loads((run / "record.json").read_text())
+    assert record["data"]["sizes"] == {"train": 36, "valid": 4, "test": 6}
+    answer = redense("eval", run, "--data", tmp_path / "set", "--workers", 0)
+    assert f"top-1  {record['valid']['top1']:.2f} % right" in answer.out, answer.err
+
+
+def test_held_out_images_are_not_trained_on_and_keep_their_bytes(folder):
+    for file in (folder / "data").glob("validation*"):
+        file.rename(file.with_suffix(".away"))
+    try:
+        data = open_shards(folder, 16, valid_share=0.2)
+    finally:
+        for file in (folder / "data").glob("*.away"):
+            file.rename(file.with_suffix(".parquet"))
+    assert (len(data.train), len(data.valid)) == (40, 10)
+    train, valid = images_of(draw(data)), images_of(draw(data, "valid"))
+    assert not train & valid
+    assert train + valid == images_of(draw(open_shards(folder, 16)))
+    assert sorted(data.train.order(4, 3, 1, 0, 1)) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train-00000-of-00004", "train-00003-of-00004"], "lacks 2 of 4 shards like"),
+        (["train-00003-of-00004"], "lacks 3 of 4 shards .*, number 00000 first; fetch"),
+        (
+            ["train-00000-of-00002", "train-00001-of-00002", "train-00000-of-00001"],
+            "two generations",
+        ),
+        (["train-00000-of-00001", "train-00000-of-00001-9f3a77c1"], "two generations"),
+        (["train-00000-of-00001", "train-new"], "two generations"),
+        (["train-00000-of-00001", "data/train-00000-of-00001"], "train shards of several kinds"),
+        (["train/0", "train-0"], "train shards of several kinds"),
+    ],
+)
+def test_shards_that_are_missing_or_there_twice_are_refused(tmp_path, png, names, message):
+    for name in [*names, "validation-0"]:
+        write_shard(tmp_path / f"{name}.parquet", [(png, 0), (png, 1)])
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        open_shards(tmp_path, 8)

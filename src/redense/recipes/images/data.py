@@ -18,7 +18,15 @@ from torchvision.transforms.v2 import functional as T
 
 from redense import datasets
 from redense.recipes.images import readers
+from redense.recipes.images.folders import (
+    check_classes,
+    complete,
+    is_list,
+    shuffled,
+)
 from redense.recipes.images.readers import Split
+
+_MOST_FLOATS = 40_000_000
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ class ImageData:
         """Name, sizes and a sha256 over every pixel and label, for the record."""
         digest = hashlib.sha256()
         for split in (self.train, self.valid, self.test):
-            digest.update(split.images.numpy().tobytes())
-            digest.update(split.labels.numpy().tobytes())
+            digest.update(split.images.contiguous().numpy())
+            digest.update(split.labels.contiguous().numpy())
         sizes = {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
         return {
             "name": self.name,
@@ -72,63 +80,35 @@ def load(
     channels: int | None = None,
     root: Path | None = None,
     most: int | None = None,
+    valid_share: float | None = None,
 ) -> ImageData:
     """Read a data set whole into memory.
 
     Args:
         name: a packaged set (``fashion-mnist``), a torchvision class on disk under ``root``
-            (``CIFAR10``), a folder with ``train/`` and ``val/`` (and perhaps ``test/``) of one
-            folder a class, or a CSV list with the columns ``path``, ``label`` and ``split`` (train,
-            val or test).
+            (``CIFAR10``), or a folder or list that `folders.list_pictures` reads.
         size: height and width; shorter side resized, centre cropped. Default: as stored, 64 for
-            folders and lists. most: training images to keep, of a shuffle that is the same for
-            every run. channels: 1 or 3; default as stored, 3 for folders and lists.
-
-    The last tenth of a seeded shuffle of train (at most 5,000) becomes the validation split where
-    none is given.
+            folders and lists.
+        channels: 1 or 3; default as stored, 3 for folders and lists.
+        most, valid_share: see `folders.complete`.
 
     Raises:
         ValueError, FileNotFoundError: a missing folder, a damaged image, a label outside the
             classes: each by name.
     """
     path = Path(name)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        splits, classes = readers.read_list(path, size or 64)
-    elif path.is_dir():
-        splits, classes = readers.read_folder(path, size or 64)
-    elif name in datasets.names():
-        splits, classes = readers.read_packaged(name)
-    elif named := readers.torchvision_class(name):
-        splits, classes = readers.read_torchvision(named, root or datasets.cache())
-    elif "/" in name or path.suffix:
-        raise FileNotFoundError(
-            f"data {name!r}: no such folder; it needs train/ and val/ with one folder a class"
-        )
+    if is_list(path) or path.is_dir():
+        train, valid, test, classes = readers.read_pictures(path, size or 64, most, valid_share)
     else:
-        near = difflib.get_close_matches(
-            name, [*datasets.names(), "CIFAR10", "CIFAR100"], n=2, cutoff=0.4
-        )
-        raise ValueError(
-            f"no data set is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
-            f"it takes {', '.join(datasets.names())}, a torchvision class such as CIFAR10, a "
-            "folder with train/ and "
-            f"val/, or a .csv list"
-        )
-    if len(classes) < 2:
-        raise ValueError(
-            f"{name} has one class only, {', '.join(classes)}; a classifier needs two or more"
-        )
-    for kind, split in splits.items():
-        _check_labels(f"{name} {kind}", split, len(classes))
-    train, valid = splits["train"], splits.get("valid")
-    if valid is None:
-        train, valid = _hold_out(train)
-    if most is not None:
-        train = _pick(train, _order(len(train))[:most])
-    test = splits.get("test", Split(train.images[:0], train.labels[:0]))
+        splits, classes = _read_named(name, root)
+        check_classes(name, classes)
+        for kind, split in splits.items():
+            _check_labels(f"{name} {kind}", split, len(classes))
+        train, valid, test = complete(name, splits, most, valid_share)
     train, valid, test = (_reshape(split, size, channels) for split in (train, valid, test))
-    sample = train.images[:: max(len(train) // 10_000, 1)].float().div_(255)
-    std, mean = torch.std_mean(sample, dim=(0, 2, 3))
+    # every so many-th image, for their pixels as floats take four times the memory
+    apart = max(len(train) // 10_000, math.ceil(train.images.numel() / _MOST_FLOATS), 1)
+    std, mean = torch.std_mean(train.images[::apart].float().div_(255), dim=(0, 2, 3))
     return ImageData(
         path.name, classes, train, valid, test, tuple(mean.tolist()), tuple((std + 1e-6).tolist())
     )
@@ -196,11 +176,6 @@ class Batches:
             yield pixels.contiguous(memory_format=torch.channels_last), self._split.labels[chosen]
 
 
-def shuffled(length: int, seed: int, epoch: int) -> Tensor:
-    """The epoch's order of ``length`` images, the same on every rank."""
-    return torch.randperm(length, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-
-
 def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
@@ -222,6 +197,24 @@ _AUGMENTATIONS = {"none": lambda images, generator: images, "flip": _flip, "flip
 AUGMENTATIONS = tuple(_AUGMENTATIONS)
 
 
+def _read_named(name: str, root: Path | None) -> tuple[dict[str, Split], tuple[str, ...]]:
+    if name in datasets.names():
+        return readers.read_packaged(name)
+    if known := readers.torchvision_class(name):
+        return readers.read_torchvision(known, root or datasets.cache())
+    if "/" in name or Path(name).suffix:
+        raise FileNotFoundError(
+            f"data {name!r}: no such folder; it needs train/ and val/ with one folder per class"
+        )
+    known_names = [*datasets.names(), "CIFAR10", "CIFAR100"]
+    near = difflib.get_close_matches(name, known_names, n=2, cutoff=0.4)
+    raise ValueError(
+        f"no data set is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
+        f"it takes {', '.join(datasets.names())}, a torchvision class such as CIFAR10, a folder "
+        "with train/ and val/, or a .csv list"
+    )
+
+
 def _check_labels(title: str, split: Split, classes: int) -> None:
     if not len(split):
         raise ValueError(f"{title} is empty")
@@ -231,21 +224,6 @@ def _check_labels(title: str, split: Split, classes: int) -> None:
             f"{title}: label {low if low < 0 else high} lies outside the {classes} classes (0 to "
             f"{classes - 1})"
         )
-
-
-def _hold_out(train: Split) -> tuple[Split, Split]:
-    """Split a tenth, at most 5,000, off a shuffle that is the same for every run."""
-    kept = len(train) - max(min(len(train) // 10, 5000), 1)
-    order = _order(len(train))
-    return _pick(train, order[:kept]), _pick(train, order[kept:])
-
-
-def _order(length: int) -> Tensor:
-    return torch.randperm(length, generator=torch.Generator().manual_seed(0))
-
-
-def _pick(split: Split, chosen: Tensor) -> Split:
-    return Split(split.images[chosen], split.labels[chosen])
 
 
 def _reshape(split: Split, size: int | None, channels: int | None) -> Split:

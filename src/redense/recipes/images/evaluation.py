@@ -3,7 +3,6 @@ as in the paper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +10,20 @@ import torch
 from torch import nn
 
 from redense import datasets
+from redense.files.folders import list_classes, split_folders
 from redense.recipes.images import models
 from redense.recipes.images.data import Batches, load
-from redense.recipes.images.folders import Files, StreamedData, list_images, resized
+from redense.recipes.images.folders import (
+    Files,
+    Source,
+    StreamedData,
+    complete,
+    few,
+    is_list,
+    list_images,
+    list_pictures,
+    resized,
+)
 from redense.recipes.images.shards import has_shards, open_shards
 from redense.recipes.images.streams import StreamedBatches
 from redense.recipes.images.weights import restore, start_from
@@ -52,9 +62,9 @@ def evaluate(
     Args:
         network: a finished run's folder or an exported one; a file of weights, or ``pretrained``
             for torchvision's own, of ``model``.
-        data: a folder with one folder a class or one that has such a val/; one of Parquet shards,
-            for its validation images; or a packaged set's name, for its test images, which are
-            cropped as in training.
+        data: a folder with one folder per class; a folder, list or Parquet shards that training
+            takes, for the validation images; or a packaged set's name, for its test images, which
+            are cropped as in training.
         size: of the crop; default the run's, else 224. The shorter side is resized to 256/224 of
             it. device: ``cpu``, ``cuda``, ...; default cuda where there is one.
 
@@ -63,13 +73,12 @@ def evaluate(
     """
     if data in datasets.names() and not Path(data).is_dir():
         net, images, batches = _packaged(network, data, model, size, batch)
-    elif Path(data).is_dir():
+    elif Path(data).is_dir() or is_list(Path(data)):
         net, images, batches = _streamed(network, Path(data), model, size, batch, workers)
     else:
         raise FileNotFoundError(
-            f"data {data!r}: no such folder; it takes one folder a class, a val/ with them, a "
-            "folder of Parquet "
-            f"shards, or {', '.join(datasets.names())}"
+            f"data {data!r}: no such folder; it takes one folder per class, a val/ with them, a "
+            f".csv list, a folder of Parquet shards, or {', '.join(datasets.names())}"
         )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     net = net.to(device=where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -94,7 +103,7 @@ def _packaged(
         data = load(name, size=size or config["size"], channels=config["channels"])
         if data.classes != tuple(config["classes"]):
             raise ValueError(
-                f"{source} knows {_few(config['classes'])}; {name} has {_few(data.classes)}"
+                f"{source} knows {few(config['classes'])}; {name} has {few(data.classes)}"
             )
         data = replace(data, mean=tuple(config["mean"]), std=tuple(config["std"]))
     else:
@@ -105,37 +114,47 @@ def _packaged(
 
 
 def _streamed(
-    source: str, folder: Path, model: str | None, size: int | None, batch: int, workers: int | None
+    source: str, path: Path, model: str | None, size: int | None, batch: int, workers: int | None
 ) -> tuple[nn.Module, int, StreamedBatches]:
     """The network, how many images there are, and batches of them as it expects them."""
     none = Files(())
-    shards = open_shards(folder, size or 224) if has_shards(folder) else None
-    folder = folder / "val" if shards is None and (folder / "val").is_dir() else folder
     if Path(source).is_dir():
         net, config = restore(Path(source))
+        classes = tuple(config["classes"])
+        split, _ = _pictures(path, classes, config.get("valid_share"))
         side = size or config["size"]
         resize = config["resize"] if side == config["size"] else resized(side)
-        mean, std, known = tuple(config["mean"]), tuple(config["std"]), tuple(config["classes"])
-        found = StreamedData(
-            source, known, none, none, none, side, resize, mean, std, config["channels"]
+        mean, std = tuple(config["mean"]), tuple(config["std"])
+        seen = StreamedData(
+            source, classes, none, none, none, side, resize, mean, std, config["channels"]
         )
     else:
-        classes = shards.classes if shards is not None else _classes(folder)
+        split, classes = _pictures(path)
         side = size or 224
-        net = _network_of_file(
-            source, model, 1000 if source == "pretrained" else len(classes), 3, side
-        )
-        if source == "pretrained" and len(classes) != 1000:
+        published = source == "pretrained"
+        net = _network_of_file(source, model, 1000 if published else len(classes), 3, side)
+        if published and len(classes) != 1000:
             raise ValueError(
                 f"torchvision's {model} knows ImageNet's 1000 classes, the data has {len(classes)}"
             )
-        found = StreamedData(source, classes, none, none, none, side, resized(side))
-    if shards is not None and shards.classes != found.classes:
-        raise ValueError(
-            f"{source} knows {_few(found.classes)}; {folder} has {_few(shards.classes)}"
-        )
-    split = list_images(folder, found.classes) if shards is None else shards.valid
-    return net, len(split), StreamedBatches(found, split, batch, workers=workers)
+        seen = StreamedData(source, classes, none, none, none, side, resized(side))
+    return net, len(split), StreamedBatches(seen, split, batch, workers=workers)
+
+
+def _pictures(
+    path: Path, known: tuple[str, ...] = (), valid_share: float | None = None
+) -> tuple[Source, tuple[str, ...]]:
+    """(what is to be answered, the classes that its labels count): ``known`` or the data's own."""
+    if has_shards(path):
+        data = open_shards(path, 0, classes=known, valid_share=valid_share)
+        return data.valid, data.classes
+    if is_list(path) or "train" in split_folders(path):
+        splits, classes = list_pictures(path, known)
+        _, valid, _ = complete(str(path), splits, None, valid_share)
+        return valid, classes
+    folder = split_folders(path).get("valid", path)
+    classes = known or tuple(list_classes(folder))
+    return list_images(folder, classes), classes
 
 
 def _network_of_file(
@@ -148,11 +167,3 @@ def _network_of_file(
     net = models.build(model, classes, channels, side)
     start_from(net, model, source)
     return net
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-
-
-def _few(classes: Sequence[str]) -> str:
-    return f"{len(classes)} classes ({', '.join(classes[:3])}, ...)"

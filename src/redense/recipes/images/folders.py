@@ -1,28 +1,46 @@
-"""Image folders that are streamed: which files there are and what they show; nothing is decoded
-here."""
+"""Pictures on disk: which files there are and what they show; nothing is decoded here."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Callable, Iterator
+import io
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
-from torchvision.datasets import ImageFolder, ImageNet
+from torch import Tensor
+from torchvision.datasets import ImageNet
 
-from redense.recipes.images.data import shuffled
+from redense.files.folders import list_classes, plain_name, say, split_folders, split_of
+from redense.files.text import read_text
+from redense.runs.seeds import epoch_seed
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation that torchvision's published weights expect."""
 
 
-class Source(Protocol):
-    """One split's images where they lie, by number."""
+class Part(Protocol):
+    """One split's images, of whatever kind."""
 
     def __len__(self) -> int:
         """How many."""
+
+    def pick(self, numbers: Tensor) -> Self:
+        """The images of those numbers."""
+
+    def first(self, most: int) -> Self:
+        """So many of a shuffle that is the same for every run."""
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
+class Source(Part, Protocol):
+    """One split's images where they lie, by number."""
 
     def order(self, batch: int, seed: int | None, epoch: int, rank: int, ranks: int) -> list[int]:
         """A rank's image numbers in batches one after another: the epoch's shuffle, or with no seed
@@ -48,6 +66,14 @@ class Files:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def pick(self, numbers: Tensor) -> Files:
+        """The images of those numbers."""
+        return Files(tuple(self.samples[number] for number in numbers.tolist()))
+
+    def first(self, most: int) -> Files:
+        """So many of a shuffle that is the same for every run."""
+        return self.pick(shuffled(len(self), 0, 0)[:most])
+
     def order(self, batch: int, seed: int | None, epoch: int, rank: int, ranks: int) -> list[int]:
         """Every so many-th of one shuffle, so that ranks together see the batches that one
         would."""
@@ -65,12 +91,13 @@ class Files:
     def lines(self) -> Iterator[str]:
         """Each file's place in its folder, length and label."""
         for path, label in self.samples:
-            yield f"{'/'.join(Path(path).parts[-2:])} {Path(path).stat().st_size} {label}"
+            place = unicodedata.normalize("NFC", "/".join(Path(path).parts[-2:]))
+            yield f"{place} {Path(path).stat().st_size} {label}"
 
 
 @dataclass(frozen=True)
 class StreamedData:
-    """A folder or shards by their three splits; ``test`` may be empty. Images come out as
+    """A folder, list or shards by their three splits; ``test`` may be empty. Images come out as
     (channels, size, size).
 
     ``resize`` is the shorter side before the centre crop: 256 for 224, as in the paper.
@@ -92,7 +119,7 @@ class StreamedData:
         digest = hashlib.sha256()
         for split in (self.train, self.valid, self.test):
             for line in split.lines():
-                digest.update(f"{line}\n".encode())
+                digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
         sizes = {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
         return {
             "name": self.name,
@@ -103,55 +130,113 @@ class StreamedData:
         }
 
 
-def open_folder(
-    name: str, size: int, *, root: Path | None = None, most: int | None = None
-) -> StreamedData:
-    """List a folder with train/ and val/ of one folder a class; nothing is decoded yet.
+def list_pictures(
+    path: Path, classes: tuple[str, ...] = ()
+) -> tuple[dict[str, Files], tuple[str, ...]]:
+    """(splits, class names) of a folder or a list, each picture's label by its class's name.
 
     Args:
-        name: the folder, torchvision's ImageNet layout among them, or ``imagenet`` for the one in
-            ``root``, whose archives torchvision unpacks if that has not been done.
-        most: training images to keep, of a shuffle that is the same for every run.
+        path: a folder with ``train/``, perhaps ``val/`` and ``test/``, of one folder per class; or
+            a CSV or TSV with the columns path, label and split.
+        classes: that labels shall count; default those of the training pictures.
 
     Raises:
-        ValueError, FileNotFoundError: no such folder, no images in a class, a class that train/ has
-            not.
+        ValueError, FileNotFoundError: no such data, no training picture, or a class that training
+            has not, by name.
     """
-    folder = Path(root or ".") if name.lower() == "imagenet" else Path(name)
-    parts = {part: folder / part for part in ("train", "val", "test")}
-    if name.lower() == "imagenet" and not all(parts[part].is_dir() for part in ("train", "val")):
-        try:
-            for part in ("train", "val"):
-                ImageNet(str(folder), part)
-        except (RuntimeError, OSError) as error:
-            raise FileNotFoundError(
-                f"torchvision's ImageNet is not in --data-root {folder}: {error}"
-            ) from error
-    if missing := [part for part in ("train", "val") if not parts[part].is_dir()]:
-        raise FileNotFoundError(
-            f"data {str(folder)!r} has no folder {missing[0]}/; images are streamed from train/ "
-            "and val/ with one "
-            f"folder a class"
-        )
-    classes = tuple(sorted(entry.name for entry in parts["train"].iterdir() if entry.is_dir()))
+    named = _rows_of_list(path) if is_list(path) else _rows_of_folder(path)
+    classes = classes or tuple(sorted({label for _, label in named["train"]}))
+    return {split: by_name(rows, classes) for split, rows in named.items() if rows}, classes
+
+
+def by_name(rows: Sequence[tuple[str, str]], classes: Sequence[str]) -> Files:
+    """(path, class) pairs as files whose labels count ``classes``.
+
+    Raises:
+        ValueError: names a class that is none of them.
+    """
+    place = {name: number for number, name in enumerate(classes)}
+    for path, label in rows:
+        if label not in place:
+            raise ValueError(f"{path} is of class {label!r}, which is none of {few(classes)}")
+    return Files(tuple((path, place[label]) for path, label in rows))
+
+
+def list_images(folder: Path, classes: Sequence[str] = ()) -> Files:
+    """Every picture of a folder with one folder per class; labels count ``classes``, or the folders
+    by name."""
+    pictures = list_classes(folder)
+    rows = [(path, label) for label, files in pictures.items() for path in files]
+    return by_name(rows, classes or tuple(pictures))
+
+
+def is_list(path: Path) -> bool:
+    """Whether it is called like a CSV or TSV list."""
+    return path.suffix.lower() in (".csv", ".tsv")
+
+
+def complete(
+    title: str, splits: Mapping[str, AnyPart], most: int | None, share: float | None
+) -> tuple[AnyPart, AnyPart, AnyPart]:
+    """(train, valid, test), where ``valid`` may have to be held out of train and test be empty.
+
+    Args:
+        most: training images to keep, of a shuffle that is the same for every run.
+        share: of train that is held out where no split is for validation; default a tenth, at most
+            5,000.
+    """
+    train, valid = splits["train"], splits.get("valid")
+    if valid is None:
+        held = max(min(len(train) // 10, 5000) if share is None else int(len(train) * share), 1)
+        if held >= len(train):
+            raise ValueError(f"{title} has {len(train)} training image; it needs two or more")
+        order = shuffled(len(train), 0, 0)
+        train, valid = train.pick(order[:-held]), train.pick(order[-held:])
+        say(f"{title} has no validation split: {held:,} training images are held out for it")
+    test = splits.get("test", train.pick(torch.empty(0, dtype=torch.long)))
+    return train if most is None or most >= len(train) else train.first(most), valid, test
+
+
+def open_folder(
+    name: str,
+    size: int,
+    *,
+    root: Path | None = None,
+    most: int | None = None,
+    valid_share: float | None = None,
+) -> StreamedData:
+    """List a folder or a CSV list; nothing is decoded yet.
+
+    Args:
+        name: see `list_pictures`; torchvision's ImageNet layout is among them, and ``imagenet`` is
+            the one in ``root``, whose archives torchvision unpacks if that has not been done.
+        most, valid_share: see `complete`.
+
+    Raises:
+        ValueError, FileNotFoundError: no such folder, or fewer than two classes.
+    """
+    path = Path(name)
+    if name.lower() == "imagenet":
+        path = Path(root or ".")
+        _unpack_imagenet(path)
+    splits, classes = list_pictures(path)
+    check_classes(name, classes)
+    parts = complete(name, splits, most, valid_share)
+    return StreamedData(path.resolve().name, classes, *parts, size, resized(size))
+
+
+def check_classes(name: str, classes: Sequence[str]) -> None:
+    """Raise ValueError where there are fewer than two."""
     if len(classes) < 2:
         raise ValueError(
-            f"{parts['train']} has {len(classes)} folder; a classifier needs two or more, one a "
-            "class"
+            f"{name} has one class only, {', '.join(classes)}; a classifier needs two or more"
         )
-    splits = {
-        part: list_images(path, classes) for part, path in parts.items() if _has_classes(path)
-    }
-    train = splits["train"]
-    if most is not None and most < len(train):
-        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[
-            :most
-        ].tolist()
-        train = Files(tuple(train.samples[number] for number in chosen))
-    test = splits.get("test", Files(()))
-    return StreamedData(
-        folder.resolve().name, classes, train, splits["val"], test, size, resized(size)
-    )
+
+
+def shuffled(length: int, seed: int, epoch: int) -> Tensor:
+    """The epoch's order of ``length`` images, the same on every rank."""
+    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    return torch.randperm(length, generator=generator)
 
 
 def resized(size: int) -> int:
@@ -159,22 +244,87 @@ def resized(size: int) -> int:
     return round(size * 256 / 224)
 
 
-def list_images(folder: Path, classes: tuple[str, ...] | None = None) -> Files:
-    """Every image of a folder with one folder a class; labels count ``classes``, or the folders by
-    name.
+def few(classes: Sequence[str]) -> str:
+    """``3 classes (blue, green, red)``, the first ten of them."""
+    more = ", ..." if len(classes) > 10 else ""
+    return f"{len(classes)} classes ({', '.join(classes[:10])}{more})"
 
-    Raises:
-        ValueError, FileNotFoundError: a class that is not in ``classes``, or one without an image.
-    """
-    found = ImageFolder(str(folder))
-    known = classes or tuple(found.classes)
-    if unknown := next((name for name in found.classes if name not in known), None):
-        raise ValueError(
-            f"{folder} holds class {unknown!r}, which is none of {', '.join(known[:10])}"
+
+def _rows_of_folder(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data {str(folder)!r}: no such folder; it needs train/ and val/")
+    parts = split_folders(folder)
+    if "train" not in parts:
+        raise FileNotFoundError(
+            f"data {str(folder)!r} has no folder train/; it needs train/ and val/"
         )
-    place = {number: known.index(name) for name, number in found.class_to_idx.items()}
-    return Files(tuple((path, place[label]) for path, label in found.samples))
+    named = {
+        split: [(path, label) for label, files in list_classes(part).items() for path in files]
+        for split, part in parts.items()
+    }
+    known = {label for _, label in named["train"]}
+    for split, part in parts.items():
+        if not named[split] and split != "test":
+            raise ValueError(f"{part} holds no image; it needs one folder per class")
+    if "test" in named and not any(label in known for _, label in named["test"]):
+        say(f"{parts['test']} has no folder of a class that is trained; it is no test split")
+        del named["test"]
+    return named
 
 
-def _has_classes(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
+def _rows_of_list(path: Path) -> dict[str, list[tuple[str, str]]]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"data {str(path)!r}: no such list; it needs the columns path, label and split"
+        )
+    named: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
+    unlabelled = 0
+    for number, row in _table(path):
+        split, file, label = split_of(row["split"]), row["path"].strip(), row["label"]
+        if split is None or not file:
+            raise ValueError(
+                f"{path}, line {number}: needs a path, a label and train, val or test, got "
+                f"{list(row.values())}"
+            )
+        if not label.strip():
+            unlabelled += 1
+            continue
+        named[split].append((str(path.parent / file), plain_name(label, path)))
+    if unlabelled:
+        say(f"{path}: {unlabelled} rows without a label are left out")
+    if not named["train"]:
+        raise ValueError(f"{path} has no row with split=train")
+    if shared := {path for path, _ in named["train"]} & {path for path, _ in named["valid"]}:
+        say(f"{path}: {len(shared)} images are trained on and validate too, {min(shared)} first")
+    return named
+
+
+def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row by column) of a comma, semicolon or tab separated list."""
+    text = read_text(path)
+    header = text.partition("\n")[0]
+    rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
+    columns = [column.strip().lower() for column in rows.fieldnames or ()]
+    if missing := [column for column in ("path", "label", "split") if column not in columns]:
+        raise ValueError(
+            f"{path} needs a header with the columns path, label and split, got {columns}; it has "
+            f"no {missing[0]}"
+        )
+    rows.fieldnames = columns
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: {error}; is a quote left open?") from error
+
+
+def _unpack_imagenet(folder: Path) -> None:
+    if all((folder / part).is_dir() for part in ("train", "val")):
+        return
+    try:
+        for part in ("train", "val"):
+            ImageNet(str(folder), part)
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(
+            f"torchvision's ImageNet is not in --data-root {folder}: {error}"
+        ) from error

@@ -1,11 +1,11 @@
-"""Read images from where they lie: packaged sets, torchvision's, folders of classes, lists. Errors
-name the file."""
+"""Read images whole into memory: packaged sets, torchvision's, and pictures on disk. Errors name
+the file."""
 
 from __future__ import annotations
 
-import csv
 import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from torchvision.transforms.v2 import functional as T
 from tqdm import tqdm
 
 from redense import datasets
+from redense.files.folders import SPLITS
 from redense.files.pictures import middle, read_picture
-
-_EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-_MOST_BYTES = 8 << 30
+from redense.recipes.images.folders import check_classes, complete, list_pictures, shuffled
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def pick(self, numbers: Tensor) -> Split:
+        """The images of those numbers."""
+        return Split(self.images[numbers], self.labels[numbers])
+
+    def first(self, most: int) -> Split:
+        """So many of a shuffle that is the same for every run."""
+        return self.pick(shuffled(len(self), 0, 0)[:most])
 
 
 def read_packaged(name: str) -> tuple[dict[str, Split], tuple[str, ...]]:
@@ -79,99 +86,39 @@ def read_torchvision(kind: type, root: Path) -> tuple[dict[str, Split], tuple[st
         ) from error
     splits = {}
     for key, dataset in zip(("train", "test"), sets, strict=True):
-        images = [
-            T.pil_to_tensor(image)
-            for image, _ in _progress(dataset, f"{kind.__name__} {key}", len(dataset))
-        ]
-        if len({image.shape for image in images}) > 1:
-            raise ValueError(
-                f"torchvision's {kind.__name__} has images of several sizes; save it as a folder "
-                "of classes"
-            )
-        splits[key] = Split(torch.stack(images), torch.tensor([int(label) for _, label in dataset]))
+        images = torch.empty(len(dataset), *T.pil_to_tensor(dataset[0][0]).shape, dtype=torch.uint8)
+        labels = torch.empty(len(dataset), dtype=torch.long)
+        title = f"{kind.__name__} {key}"
+        for number, (image, label) in enumerate(_progress(dataset, title, len(dataset))):
+            pixels = T.pil_to_tensor(image)
+            if pixels.shape != images.shape[1:]:
+                raise ValueError(
+                    f"torchvision's {kind.__name__} has images of several sizes; save it as a "
+                    "folder of classes"
+                )
+            images[number], labels[number] = pixels, int(label)
+        splits[key] = Split(images, labels)
     named = getattr(sets[0], "classes", None) or range(int(splits["train"].labels.max()) + 1)
     return splits, tuple(str(name) for name in named)
 
 
-def read_folder(folder: Path, size: int) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """(splits, class names) of train/, val/ and perhaps test/, each with one folder a class."""
-    if missing := [part for part in ("train", "val") if not (folder / part).is_dir()]:
-        raise FileNotFoundError(
-            f"data {str(folder)!r} has no folder {missing[0]}/; it needs train/ and val/"
-        )
-    classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir()))
-    if not classes:
-        raise ValueError(f"{folder / 'train'} holds no folder; it needs one folder a class")
-    splits = {}
-    for kind, part in (("train", "train"), ("valid", "val"), ("test", "test")):
-        if not (folder / part).is_dir():
-            continue
-        files = sorted(
-            file for file in (folder / part).glob("*/**/*") if file.suffix.lower() in _EXTENSIONS
-        )
-        names = [file.relative_to(folder / part).parts[0] for file in files]
-        if unknown := next((name for name in names if name not in classes), None):
-            raise ValueError(
-                f"{folder / part} holds class {unknown!r}, which train/ has not: "
-                f"{', '.join(classes[:10])}"
-            )
-        splits[kind] = _decode(
-            files, [classes.index(name) for name in names], size, f"{folder.name} {part}"
-        )
-    return splits, classes
+def read_pictures(
+    path: Path, size: int, most: int | None, valid_share: float | None
+) -> tuple[Split, Split, Split, tuple[str, ...]]:
+    """(train, valid, test, class names) of a folder or list; only what is kept is decoded."""
+    splits, classes = list_pictures(path)
+    check_classes(str(path), classes)
+    parts = complete(str(path), splits, most, valid_share)
+    titles = [f"{path.name} {names[0]}" for names in SPLITS.values()]
+    train, valid, test = (
+        _decode([file for file, _ in part.samples], [n for _, n in part.samples], size, title)
+        for part, title in zip(parts, titles, strict=True)
+    )
+    return train, valid, test, classes
 
 
-def read_list(path: Path, size: int) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """(splits, class names) of a CSV or TSV with the columns path, label and split (train, val,
-    test)."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"data {str(path)!r}: no such list; it needs the columns path, label and split"
-        )
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
-    if not rows or _missing_columns(rows[0]):
-        raise ValueError(
-            f"{path} needs a header with the columns path, label and split, got "
-            f"{list(rows[0]) if rows else []}"
-        )
-    for number, row in enumerate(rows, start=2):
-        if row["split"] not in ("train", "val", "test") or not row["path"] or not row["label"]:
-            raise ValueError(
-                f"{path}, line {number}: needs a path, a label and train, val or test, got "
-                f"{list(row.values())}"
-            )
-    classes = tuple(sorted({row["label"] for row in rows if row["split"] == "train"}))
-    splits = {}
-    for kind, part in (("train", "train"), ("valid", "val"), ("test", "test")):
-        chosen = [row for row in rows if row["split"] == part]
-        if unknown := next((row for row in chosen if row["label"] not in classes), None):
-            raise ValueError(
-                f"{path}: label {unknown['label']!r} of {unknown['path']} is in no training row"
-            )
-        if chosen:
-            files = [path.parent / row["path"] for row in chosen]
-            splits[kind] = _decode(
-                files, [classes.index(row["label"]) for row in chosen], size, f"{path.name} {part}"
-            )
-    if "train" not in splits:
-        raise ValueError(f"{path} has no row with split=train")
-    return splits, classes
-
-
-def _missing_columns(row: dict[str, str]) -> list[str]:
-    return [column for column in ("path", "label", "split") if column not in row]
-
-
-def _decode(files: list[Path], labels: list[int], size: int, title: str) -> Split:
-    if not files:
-        raise ValueError(f"{title} holds no image ({', '.join(sorted(_EXTENSIONS))})")
-    if (needed := len(files) * 3 * size * size) > _MOST_BYTES:
-        raise ValueError(
-            f"{title}: {len(files)} images at {size} px take {needed >> 30} GiB of memory, more "
-            "than "
-            f"{_MOST_BYTES >> 30}; pass a smaller --size"
-        )
+def _decode(files: Sequence[str], labels: Sequence[int], size: int, title: str) -> Split:
+    """Pictures by their middle square, resized to ``size``."""
     images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     for number, file in enumerate(_progress(files, f"reading {title}", len(files))):
         try:
@@ -179,7 +126,7 @@ def _decode(files: list[Path], labels: list[int], size: int, title: str) -> Spli
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{file}, which {title} lists, does not exist") from error
         images[number] = T.center_crop(T.resize(pixels, [size], antialias=True), [size, size])
-    return Split(images, torch.tensor(labels))
+    return Split(images, torch.tensor(labels, dtype=torch.long))
 
 
 def _progress(items, title: str, total: int):  # type: ignore[no-untyped-def]

@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, zip_longest
 from pathlib import Path
@@ -24,8 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redense.recipes.images.data import shuffled
-from redense.recipes.images.folders import StreamedData, resized
+from redense.files.folders import SPLITS, plain_name, say, split_of
+from redense.files.text import read_lines
+from redense.recipes.images.folders import StreamedData, complete, few, resized, shuffled
+from redense.runs.seeds import epoch_seed
 
 try:
     import pyarrow as pa
@@ -35,17 +38,24 @@ except ImportError as error:
 
 LANES, WINDOW = 8, 4  # places that batches come from in turn; row groups that are shuffled together
 _MOST_BYTES = 512 << 20  # of a row group: some dozens may be in memory
-_PARTS = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
-_IMAGE, _LABEL = ("image", "img", "jpg"), ("label", "labels", "cls")
+_IMAGE = ("image", "img", "jpg")
+_LABEL = ("label", "labels", "cls", "fine_label")
+_HIDDEN = -1  # the label of rows that nobody has labelled
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Row groups (file, number, rows) and the labels (N,) of all their rows in order; ``column``
-    has the images."""
+    """Images in row groups (file, number, how many of its rows are taken).
+
+    Args:
+        labels: (N,) of all images in order.
+        rows: (N,) each image's row in its group.
+        column: where the images are.
+    """
 
     groups: tuple[tuple[str, int, int], ...]
     labels: Tensor
+    rows: Tensor
     column: str
 
     def __len__(self) -> int:
@@ -54,7 +64,31 @@ class Shards:
     @cached_property
     def starts(self) -> list[int]:
         """Number of each group's first image."""
-        return list(accumulate((rows for *_, rows in self.groups), initial=0))[:-1]
+        return list(accumulate((many for *_, many in self.groups), initial=0))[:-1]
+
+    def pick(self, numbers: Tensor) -> Shards:
+        """The images of those numbers, in the order in which they lie."""
+        chosen = numbers.sort().values
+        group_of = torch.bucketize(chosen, torch.tensor(self.starts), right=True) - 1
+        counts = group_of.bincount(minlength=len(self.groups)).tolist()
+        groups = [
+            (file, number, many)
+            for (file, number, _), many in zip(self.groups, counts, strict=True)
+            if many
+        ]
+        return Shards(tuple(groups), self.labels[chosen], self.rows[chosen], self.column)
+
+    def first(self, most: int) -> Shards:
+        """So many, from row groups of a shuffle that is the same for every run."""
+        groups, numbers, left = [], [], most
+        for number in shuffled(len(self.groups), 0, 0).tolist():
+            (file, of_file, many), start = self.groups[number], self.starts[number]
+            if (kept := min(many, left)) > 0:
+                groups.append((file, of_file, kept))
+                numbers.append(torch.arange(start, start + kept))
+                left -= kept
+        chosen = torch.cat(numbers)
+        return Shards(tuple(groups), self.labels[chosen], self.rows[chosen], self.column)
 
     def order(self, batch: int, seed: int | None, epoch: int, rank: int, ranks: int) -> list[int]:
         """A rank's own stretch of the epoch's order, whole batches from eight places of it in
@@ -77,8 +111,7 @@ class Shards:
 
     def place(self, number: int) -> tuple[int, int]:
         """(group, row in it) of an image."""
-        group = bisect_right(self.starts, number) - 1
-        return group, number - self.starts[group]
+        return bisect_right(self.starts, number) - 1, int(self.rows[number])
 
     def title(self, number: int) -> str:
         """File, row group and row."""
@@ -88,28 +121,17 @@ class Shards:
 
     def lines(self) -> Iterator[str]:
         """Each group's file, length and rows, and the labels."""
-        for file, number, rows in self.groups:
-            yield f"{Path(file).name} {Path(file).stat().st_size} {number} {rows}"
+        for file, number, many in self.groups:
+            yield f"{Path(file).name} {Path(file).stat().st_size} {number} {many}"
         yield hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
-
-    def first(self, most: int) -> Shards:
-        """That many images, from row groups of a shuffle that is the same for every run."""
-        groups, labels, left = [], [], most
-        for number in shuffled(len(self.groups), 0, 0).tolist():
-            (file, of_file, rows), start = self.groups[number], self.starts[number]
-            if (kept := min(rows, left)) > 0:
-                groups.append((file, of_file, kept))
-                labels.append(self.labels[start : start + kept])
-                left -= kept
-        return Shards(tuple(groups), torch.cat(labels), self.column)
 
     def _shuffled(self, seed: int, epoch: int) -> Tensor:
         order = shuffled(len(self.groups), seed, epoch)
-        rows = torch.tensor([rows for *_, rows in self.groups])[order]
-        groups = zip(torch.tensor(self.starts)[order].tolist(), rows.tolist(), strict=True)
+        counts = torch.tensor([many for *_, many in self.groups])[order]
+        groups = zip(torch.tensor(self.starts)[order].tolist(), counts.tolist(), strict=True)
         numbers = torch.cat([torch.arange(start, start + many) for start, many in groups])
-        window = (torch.arange(len(order)) // WINDOW).repeat_interleave(rows)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        window = (torch.arange(len(order)) // WINDOW).repeat_interleave(counts)
+        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
         within = torch.rand(len(numbers), dtype=torch.float64, generator=generator)
         return numbers[(window + within).argsort(stable=True)]
 
@@ -157,116 +179,199 @@ class ShardReader:
 
 def has_shards(folder: Path) -> bool:
     """Whether the folder holds Parquet files, itself or where a split's are looked for."""
-    return folder.is_dir() and (
-        any(folder.glob("*.parquet")) or any(_files(folder, part) for part in _PARTS)
-    )
+    return folder.is_dir() and (any(folder.glob("*.parquet")) or bool(_shard_files(folder)))
 
 
-def open_shards(folder: Path, size: int, *, most: int | None = None) -> StreamedData:
-    """Read the footers and labels of ``train-*.parquet``, ``val*-*.parquet`` and perhaps
+def open_shards(
+    folder: Path,
+    size: int,
+    *,
+    classes: Sequence[str] = (),
+    most: int | None = None,
+    valid_share: float | None = None,
+) -> StreamedData:
+    """Read the footers and labels of ``train-*.parquet`` and perhaps ``val*-*.parquet`` and
     ``test-*.parquet``.
 
-    They lie in the folder itself, its ``data/``, or in ``train/``, ``val/`` and ``test/`` under any
-    name. Columns: ``image`` (encoded bytes, or the hub's struct that has them) and ``label`` (from
-    0). Names of the classes: a line each in ``classes.txt``, else the hub's in the shards.
+    They lie in the folder itself or one below it, there perhaps in ``train/``, ``val/`` and
+    ``test/`` under any name. Columns: ``image`` (encoded bytes, or the hub's struct that has them)
+    and ``label`` (whole numbers, or names). Rows without a label (null or -1) are left out, and
+    that is said.
+
+    Args:
+        classes: that labels shall count; default those of ``classes.txt``, a line each, else those
+            that the hub wrote into the training shards.
+        most, valid_share: see `complete`.
 
     Raises:
-        FileNotFoundError, ValueError: no shards of a split, a broken one, a label outside the
-            classes: each by name.
+        FileNotFoundError, ValueError: no shards of a split, a missing or broken one, two
+            generations of them, a label outside the classes: each by name.
     """
-    found = {part: _files(folder, part) for part in _PARTS}
-    if missing := [_PARTS[part][-1] for part in ("train", "valid") if not found[part]]:
+    files = _shard_files(folder)
+    if "train" not in files:
         raise FileNotFoundError(
-            f"{folder} has no {missing[0]} shards; they are called {missing[0]}-00000.parquet"
+            f"{folder} has no train shards; they are called train-00000.parquet"
         )
-    splits, classes = {}, _read_classes(folder)
-    for part, files in found.items():
-        pieces = [_open(file) for file in files]
-        classes = classes or next((names for _, names in pieces if names), ())
-        if not classes:
+    for listed in files.values():
+        _check_whole(listed)
+    pieces = {split: [_open(file) for file in listed] for split, listed in files.items()}
+    known = tuple(classes) or _read_classes(folder)
+    known = known or tuple(dict.fromkeys(chain.from_iterable(p.names for p in pieces["train"])))
+    if not known:
+        raise ValueError(
+            f"{files['train'][0]} names no classes; write them to {folder / 'classes.txt'}, one a "
+            "line"
+        )
+    splits = {split: _join(parts, known) for split, parts in pieces.items()}
+    if not len(splits.get("test", "-")):
+        del splits["test"]  # ImageNet's labels are not published
+    for split, shards in splits.items():
+        if not len(shards):
+            raise ValueError(f"{files[split][0]} has no row with a label; remove it")
+    parts = complete(str(folder), splits, most, valid_share)
+    return StreamedData(folder.resolve().name, known, *parts, size, resized(size))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One shard: its row groups (number, rows), the labels (N,) of all rows as numbers of
+    ``names``, which may be unknown."""
+
+    file: Path
+    groups: tuple[tuple[int, int], ...]
+    labels: Tensor
+    names: tuple[str, ...]
+    column: str
+
+
+def _shard_files(folder: Path) -> dict[str, list[Path]]:
+    """Each split's shards; those of one split lie in one folder and begin with one name."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    named = [f"*/{name}/*.parquet" for names in SPLITS.values() for name in names]
+    patterns = ("*.parquet", "*/*.parquet", *named)
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
+        name = re.split(r"[-._]", file.name)[0]
+        split, place = split_of(name), f"{file.parent}/{name}*"
+        if split is None and file.parent != folder:
+            split, place = split_of(file.parent.name), f"{file.parent}/*"
+        if split is not None:
+            found.setdefault(split, {}).setdefault(place, []).append(file)
+    for split, places in found.items():
+        if len(places) > 1:
             raise ValueError(
-                f"{files[0]} names no classes; write them to {folder / 'classes.txt'}, one a line"
+                f"{folder} has {split} shards of several kinds, {', '.join(places)}; keep one, or "
+                "name the folder that holds it"
             )
-        for file, (shards, names) in zip(files, pieces, strict=True):
-            if names and len(names) != len(classes):
-                raise ValueError(f"{file} has {len(names)} classes, the others {len(classes)}")
-            _check_labels(file, shards.labels, len(classes), hidden=part == "test")
-        if pieces:
-            groups = tuple(group for shards, _ in pieces for group in shards.groups)
-            splits[part] = Shards(
-                groups, torch.cat([s.labels for s, _ in pieces]), pieces[0][0].column
-            )
-    none = replace(splits["valid"], groups=(), labels=torch.empty(0, dtype=torch.long))
-    test = splits.get("test", none)
-    test = (
-        none if len(test) and bool((test.labels == -1).all()) else test
-    )  # ImageNet's are not published
-    train = (
-        splits["train"]
-        if most is None or most >= len(splits["train"])
-        else splits["train"].first(most)
-    )
-    return StreamedData(
-        folder.resolve().name, classes, train, splits["valid"], test, size, resized(size)
-    )
+    return {split: next(iter(places.values())) for split, places in found.items()}
 
 
-def _files(folder: Path, part: str) -> list[Path]:
-    patterns = [
-        f"{place}{name}{rest}.parquet"
-        for name in _PARTS[part]
-        for place in ("", "data/")
-        for rest in ("-*", "")
-    ]
-    patterns += [f"{name}/*.parquet" for name in _PARTS[part]]
-    return sorted({file for pattern in patterns for file in folder.glob(pattern)})
+def _check_whole(files: Sequence[Path]) -> None:
+    """Refuse a set called ``-00002-of-00004`` of which some are missing, or that is there twice."""
+    numbered = {file: re.search(r"-(\d+)-of-(\d+)\b", file.name) for file in files}
+    totals = {int(match[2]) for match in numbered.values() if match}
+    if not totals:
+        return
+    have = Counter(int(match[1]) if match else None for match in numbered.values())
+    if len(totals) > 1 or None in have or max(have.values()) > 1:
+        raise ValueError(
+            f"{files[0]} and {files[-1]} are of two generations of one split; keep the newer one"
+        )
+    if missing := sorted(set(range(max(totals))) - set(have)):
+        raise FileNotFoundError(
+            f"{files[0].parent} lacks {len(missing)} of {max(totals)} shards like {files[0].name}, "
+            f"number {missing[0]:05} first; fetch them again"
+        )
 
 
-def _open(file: Path) -> tuple[Shards, tuple[str, ...]]:
-    """(a shard's rows, the class names it has)."""
+def _open(file: Path) -> _Piece:
     try:
         content = parquet.ParquetFile(file, page_checksum_verification=True)
-        columns = content.schema_arrow.names
-        image, label = (
-            next((name for name in known if name in columns), None) for known in (_IMAGE, _LABEL)
-        )
-        if image is None or label is None:
-            raise ValueError(
-                f"{file} has the columns {', '.join(columns)}; it needs image and label"
-            )
+        image, label, names = _columns(file, content)
         labels = content.read([label], use_threads=False).column(0)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file} is no whole Parquet file ({error}); fetch it again") from error
-    if not pa.types.is_integer(labels.type) or labels.null_count:
-        raise ValueError(
-            f"{file}: {label} must be whole numbers from 0 in every row, got {labels.type}"
-        )
     groups = [content.metadata.row_group(number) for number in range(content.num_row_groups)]
     if large := next((group for group in groups if group.total_byte_size > _MOST_BYTES), None):
         raise ValueError(
             f"{file} has a row group of {large.total_byte_size >> 20} MiB, more than "
-            f"{_MOST_BYTES >> 20}; "
-            f"write it anew with row_group_size=100"
+            f"{_MOST_BYTES >> 20}; write it anew with row_group_size=100"
         )
-    hub = json.loads((content.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-    names = hub.get("info", {}).get("features", {}).get(label, {}).get("names") or ()
-    rows = tuple(
-        (str(file), number, group.num_rows) for number, group in enumerate(groups) if group.num_rows
-    )
-    return Shards(rows, torch.tensor(labels.to_pylist(), dtype=torch.long), image), tuple(names)
+    if pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
+        names = tuple(sorted(set(labels.drop_null().to_pylist())))
+        place = {name: number for number, name in enumerate(names)}
+        numbers = [place.get(name, _HIDDEN) for name in labels.to_pylist()]
+    elif pa.types.is_integer(labels.type):
+        numbers = labels.fill_null(_HIDDEN).to_pylist()
+    else:
+        raise ValueError(f"{file}: {label} must be whole numbers or names, got {labels.type}")
+    counted = tuple((number, group.num_rows) for number, group in enumerate(groups))
+    plain = tuple(plain_name(name, file) for name in names)
+    return _Piece(file, counted, torch.tensor(numbers, dtype=torch.long), plain, image)
+
+
+def _columns(file: Path, content: parquet.ParquetFile) -> tuple[str, str, tuple[str, ...]]:
+    """(column of images, column of labels, the classes that the hub's ``datasets`` wrote of it)."""
+    schema = content.schema_arrow
+    hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = hub.get("info", {}).get("features", {})
+    named = {name: features[name]["names"] for name in features if "names" in features[name]}
+    image = next((name for name in _IMAGE if name in schema.names), None)
+    label = next((name for name in (*_LABEL, *named) if name in schema.names), None)
+    if image is None or label is None:
+        raise ValueError(
+            f"{file} has the columns {', '.join(schema.names)}; it needs image and label"
+        )
+    if others := [name for name in named if name != label]:
+        say(f"{file.parent}: classes are those of {label}, not of {', '.join(others)}")
+    return image, label, tuple(named.get(label, ()))
+
+
+def _join(pieces: Sequence[_Piece], classes: tuple[str, ...]) -> Shards:
+    """One split of several shards, the labels of each translated by name."""
+    groups = [(str(piece.file), number, many) for piece in pieces for number, many in piece.groups]
+    labels = torch.cat([_translated(piece, classes) for piece in pieces])
+    rows = torch.cat([torch.empty(0, dtype=torch.long), *(torch.arange(m) for *_, m in groups)])
+    if len({piece.column for piece in pieces}) > 1:
+        raise ValueError(f"{pieces[0].file} and its like name their images differently")
+    shards = Shards(tuple(groups), labels, rows, pieces[0].column)
+    labelled = (labels != _HIDDEN).nonzero().squeeze(1)
+    if hidden := len(labels) - len(labelled):
+        say(f"{pieces[0].file} and its like: {hidden:,} rows without a label are left out")
+    return shards.pick(labelled)
+
+
+def _translated(piece: _Piece, classes: tuple[str, ...]) -> Tensor:
+    """Labels (N,) that count ``classes``, of a shard whose labels count its own names."""
+    labels, many = piece.labels, len(piece.names or classes)
+    if not len(labels):
+        raise ValueError(f"{piece.file} has no row; remove it")
+    if int(labels.min()) < _HIDDEN or int(labels.max()) >= many:
+        wrong = int(labels.min()) if int(labels.min()) < _HIDDEN else int(labels.max())
+        raise ValueError(
+            f"{piece.file}: label {wrong} lies outside the {many} classes (0 to {many - 1})"
+        )
+    if not piece.names:
+        return labels
+    place = {name: number for number, name in enumerate(classes)}
+    for number in labels.unique().tolist():
+        if number != _HIDDEN and piece.names[number] not in place:
+            raise ValueError(
+                f"{piece.file} is of class {piece.names[number]!r}, which is none of {few(classes)}"
+            )
+    numbers = torch.tensor([place.get(name, _HIDDEN) for name in piece.names] + [_HIDDEN])
+    return numbers[labels]
 
 
 def _read_classes(folder: Path) -> tuple[str, ...]:
     file = folder / "classes.txt"
-    return tuple(file.read_text("utf-8").splitlines()) if file.is_file() else ()
-
-
-def _check_labels(file: Path, labels: Tensor, classes: int, hidden: bool) -> None:
-    lowest = -1 if hidden else 0
-    if not len(labels):
-        raise ValueError(f"{file} has no row; remove it")
-    if int(labels.min()) < lowest or int(labels.max()) >= classes:
-        wrong = int(labels.min()) if int(labels.min()) < lowest else int(labels.max())
-        raise ValueError(
-            f"{file}: label {wrong} lies outside the {classes} classes (0 to {classes - 1})"
-        )
+    if not file.is_file():
+        return ()
+    lines = [(number, plain_name(line, file)) for number, line in read_lines(file)]
+    names = [name for _, name in lines]
+    for place, (number, name) in enumerate(lines, start=1):
+        if number != place or name in names[: place - 1]:
+            raise ValueError(
+                f"{file}, line {number}: {name!r} follows a blank line or is there twice; classes "
+                "count from 0, one a line"
+            )
+    return tuple(names)

@@ -16,35 +16,53 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from redense.files.folders import split_folders
 from redense.files.pictures import middle, read_picture
-from redense.recipes.images.folders import Source, StreamedData, open_folder
+from redense.files.text import read_lines
+from redense.recipes.images.folders import (
+    Source,
+    StreamedData,
+    is_list,
+    open_folder,
+)
 from redense.recipes.images.shards import has_shards, open_shards
 
 AUGMENTATIONS = ("resize-crop", "scale-crop", "scale-crop-colour")
-"""Those that need the whole image and so always stream; the others stream when the folder exceeds
-memory."""
+"""Those that need the whole image and so always stream; the others stream what exceeds memory."""
 _MOST_BYTES = 8 << 30
 
 
 def wanted(name: str, augment: str, size: int | None) -> bool:
-    """Whether to stream: whole images are needed, ``name`` has shards, or is a folder that memory
-    would not hold."""
+    """Whether to stream: whole images are needed, or ``name`` has shards or more pictures than
+    memory would hold."""
     if augment in AUGMENTATIONS or name.lower() == "imagenet" or has_shards(Path(name)):
         return True
-    if not Path(name).is_dir():
-        return False
     fit = _MOST_BYTES // (3 * (size or 64) ** 2)
-    return any(number >= fit for number, _ in enumerate((Path(name) / "train").glob("*/*")))
+    return any(number >= fit for number, _ in enumerate(_lines_or_files(Path(name))))
 
 
 def open_stream(
-    name: str, size: int, *, root: Path | None = None, most: int | None = None
+    name: str,
+    size: int,
+    *,
+    root: Path | None = None,
+    most: int | None = None,
+    valid_share: float | None = None,
 ) -> StreamedData:
-    """A folder of Parquet shards, or one of train/ and val/ with one folder a class; see
-    `open_folder`."""
+    """A folder of Parquet shards, or what `open_folder` opens."""
     if has_shards(Path(name)):
-        return open_shards(Path(name), size, most=most)
-    return open_folder(name, size, root=root, most=most)
+        return open_shards(Path(name), size, most=most, valid_share=valid_share)
+    return open_folder(name, size, root=root, most=most, valid_share=valid_share)
+
+
+def _lines_or_files(path: Path) -> Iterator[object]:
+    """About as many as there are pictures."""
+    if is_list(path) and path.is_file():
+        yield from read_lines(path)
+    elif path.is_dir():
+        for part in split_folders(path).values():
+            for _, _, names in os.walk(part, followlinks=True):
+                yield from names
 
 
 class StreamedBatches:

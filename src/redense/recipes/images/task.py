@@ -44,6 +44,8 @@ class ImageOptions:
             .pt, .ckpt or .safetensors file with the
             model's keys, or pretrained for torchvision's published ones in the local cache.
         train_images: how many images of a seeded shuffle to train on; default all.
+        valid_share: of the training images, held out for validation where the data have no split
+            for it; default a tenth, at most 5,000.
         size: pixels a side; default as stored, 64 for folders and lists, 224 for streamed ones.
         batch: images an optimizer step, over all devices together.
         accumulate: parts that a step's images are trained in one after another, where memory is
@@ -65,6 +67,7 @@ class ImageOptions:
     data_root: str | None = None
     model: str = "small"
     train_images: int | None = None
+    valid_share: float | None = None
     size: int | None = None
     init: str | None = None
     batch: int = 128
@@ -98,6 +101,10 @@ class ImageOptions:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
+        if self.valid_share is not None and not 0 < self.valid_share < 1:
+            raise ValueError(
+                f"valid_share must lie between 0 and 1, got {self.valid_share}; 0.1 is usual"
+            )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(
                 f"ema must lie between 0 and 1, got {self.ema}; 0.999 and 0.9999 are usual"
@@ -124,7 +131,11 @@ class ImageTask(LightningModule):
         self.data: ImageData | StreamedData
         if streams.wanted(options.data, options.augment, options.size):
             self.data = open_stream(
-                options.data, options.size or 224, root=root, most=options.train_images
+                options.data,
+                options.size or 224,
+                root=root,
+                most=options.train_images,
+                valid_share=options.valid_share,
             )
         else:
             self.data = load(
@@ -133,6 +144,7 @@ class ImageTask(LightningModule):
                 channels=channels,
                 root=root,
                 most=options.train_images,
+                valid_share=options.valid_share,
             )
         if options.accumulate > 1 and options.batch > len(self.data.train):
             raise ValueError(
@@ -238,6 +250,7 @@ class ImageTask(LightningModule):
             "resize": self.data.resize,
             "mean": list(self.data.mean),
             "std": list(self.data.std),
+            "valid_share": self.options.valid_share,
         }
         return found | (
             {"transform_input": True} if getattr(self.model, "transform_input", False) else {}

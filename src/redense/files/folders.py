@@ -1,0 +1,134 @@
+"""The one listing of a folder: whoever looks into it sees the same pictures, and what is left out
+is counted and said."""
+
+from __future__ import annotations
+
+import os
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from redense.files.pictures import endings
+
+SPLITS = {
+    "train": ("train", "training"),
+    "valid": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""What the world calls a data set's parts, the usual name first."""
+
+_TOOLS = {
+    *("__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information"),
+    *("lost+found", "__pycache__", "thumbs.db", "desktop.ini"),
+}
+"""What file managers and disks leave behind."""
+
+
+def split_of(name: str) -> str | None:
+    """``train``, ``valid`` or ``test``: ``split_of("Validation")`` is ``"valid"``."""
+    small = name.strip().lower()
+    return next((split for split, names in SPLITS.items() if small in names), None)
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """``{"train": folder / "train", "valid": folder / "val"}``: the parts that a folder has.
+
+    Raises:
+        ValueError: two folders that are the same part.
+    """
+    parts: dict[str, Path] = {}
+    for entry in sorted(folder.iterdir()):
+        split = split_of(entry.name)
+        if split is None or not entry.is_dir():
+            continue
+        if split in parts:
+            raise ValueError(f"{folder} holds {parts[split].name}/ and {entry.name}/; keep one")
+        parts[split] = entry
+    return parts
+
+
+def list_classes(folder: Path) -> dict[str, list[str]]:
+    """Paths of pictures by class, of one folder per class: ``{"cat": ["pets/cat/1.jpg", ...]}``.
+
+    Each folder is visited once, whatever links to it; hidden and tools' files are passed over.
+    What else is left out is said: folders without a picture, and files that are none.
+
+    Raises:
+        ValueError: a class whose name is no text.
+    """
+    pictures: dict[str, list[str]] = {}
+    left_out: Counter[str] = Counter()
+    above = {_place(parent) for parent in (folder.resolve(), *folder.resolve().parents)}
+    for entry in _entries(folder):
+        if not entry.is_dir():
+            left_out[f"{_kind(entry)} outside the folders of classes"] += 1
+            continue
+        files = pictures.setdefault(plain_name(entry.name, entry.path), [])
+        for file in _walk(entry, set(above)):
+            if _kind(file) in endings():
+                files.append(file.path)
+            else:
+                left_out[_kind(file)] += 1
+    if left_out:
+        counts = ", ".join(f"{many} {kind}" for kind, many in left_out.most_common())
+        say(f"{folder}: {left_out.total()} files are not read as pictures: {counts}")
+    empty = [name for name, files in pictures.items() if not files]
+    if empty and len(empty) < len(pictures):
+        say(f"{folder}: no classes, for they hold no picture: {', '.join(empty)}")
+    return {name: files for name, files in sorted(pictures.items()) if files}
+
+
+def plain_name(name: str, place: str | Path) -> str:
+    """A class's name in the one Unicode form (NFC), whichever system wrote it, without outer
+    blanks.
+
+    Raises:
+        ValueError: names ``place``, where bytes stand that are not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{os.fsencode(place).decode(errors='backslashreplace')}: the name is not UTF-8; "
+            "rename it"
+        ) from None
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def say(line: str) -> None:
+    """Write a line to the terminal, beside what a command prints."""
+    print(line, file=sys.stderr)
+
+
+def _entries(folder: os.DirEntry[str] | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        seen = (entry for entry in entries if not entry.name.startswith("."))
+        return sorted(
+            (entry for entry in seen if entry.name.lower() not in _TOOLS),
+            key=lambda entry: entry.name,
+        )
+
+
+def _walk(folder: os.DirEntry[str], seen: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
+    """Files below a folder by name, but for folders in ``seen``, to which it adds."""
+    if _place(folder) in seen:
+        return
+    seen.add(_place(folder))
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _walk(entry, seen)
+        else:
+            yield entry
+
+
+def _place(folder: os.DirEntry[str] | Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _kind(file: os.DirEntry[str]) -> str:
+    if not file.is_file():
+        return "links to nothing" if file.is_symlink() else "devices"
+    return Path(file.name).suffix.lower() or "without an ending"
