@@ -51,19 +51,19 @@ bench: setup
 
 # the study behind README's table: 34 minutes of one core
 results-images: setup
-	OMP_NUM_THREADS=1 $(BIN)/redense study images --out results/images --seeds 12 --jobs 2 \
+	OMP_NUM_THREADS=1 $(BIN)/redense prove images --out results/images --seeds 12 --jobs 2 \
 		--methods dense,longer,lower_lr,swa,pruned,random_dsd,dsd,dsdsd --dense 8 --sparse 4 --redense 4 \
 		--sparse-lr 1 --redense-lr 0.1 --sparsity 0.3 --train-images 5000
 
 # about an hour of two cores
 results-speech: setup
-	OMP_NUM_THREADS=1 $(BIN)/redense study speech --out results/speech --seeds 5 --jobs 2 \
+	OMP_NUM_THREADS=1 $(BIN)/redense prove speech --out results/speech --seeds 5 --jobs 2 \
 		--methods dense,lower_lr,dsd,dsdsd --passes 1 --sparsity 0.5 --sparse-lr 0.625 --redense-lr 0.375 \
 		--dense 4 --sparse 2 --redense 2
 
 # 14 minutes of two cores
 results-captions: setup
-	OMP_NUM_THREADS=1 $(BIN)/redense study captions --out results/captions --seeds 9 --jobs 2 \
+	OMP_NUM_THREADS=1 $(BIN)/redense prove captions --out results/captions --seeds 9 --jobs 2 \
 		--methods dense,lower_lr,pruned,random_dsd,dsd --dense 6 --sparse 5 --redense 2 --sparsity 0.8,0.5
 
 # the trained networks that come along: 4 minutes of one core

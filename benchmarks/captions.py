@@ -2,7 +2,7 @@
 
 Both train NeuralTalk in the paper's sizes (4096 features, 2,538 words, hidden 256) on the same
 random pairs in the same batches of 100 from the same initial weights, epoch about: ours through
-`redense.runs.training.train` (Lightning, the constraint at 80 %), the other with forward, loss,
+`redense.runs.training.fit` (Lightning, the constraint at 80 %), the other with forward, loss,
 backward, clip, step. Epochs of ours are timed without validation.
 
     OMP_NUM_THREADS=1 python -m benchmarks.captions
@@ -27,7 +27,8 @@ from redense.lightning import DSDCallback
 from redense.plan import dsd
 from redense.recipes.captions.data import Batches
 from redense.recipes.captions.models import NeuralTalk, next_words
-from redense.recipes.captions.task import CaptionOptions, CaptionTask
+from redense.recipes.captions.options import CaptionOptions
+from redense.recipes.captions.task import CaptionTask
 
 from .measure import machine
 

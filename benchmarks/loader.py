@@ -34,8 +34,9 @@ from torchvision.transforms import v2
 from redense.lightning import DSDCallback
 from redense.plan import Phase, Plan
 from redense.recipes.images.folders import IMAGENET, open_folder
+from redense.recipes.images.options import ImageOptions
 from redense.recipes.images.streams import Collate, StreamedBatches
-from redense.recipes.images.task import ImageOptions
+from redense.runs.configuration import RunConfig
 from redense.runs.trainer import build_trainer, quiet_lightning
 
 from .measure import machine, spread
@@ -163,7 +164,7 @@ def train(
     turns = _Turns(folder, images, batch)
     plan = Plan((Phase("dense", rounds + 1),))
     trainer = build_trainer(
-        {"accelerator": "cpu", "devices": 1, "precision": "32-true"},
+        RunConfig(accelerator="cpu"),
         len(plan),
         [DSDCallback(plan), turns],
     )

@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from redense.plan import dsd
-from redense.recipes.images.task import ImageOptions, ImageTask
+from redense.recipes.images.options import ImageOptions
+from redense.recipes.images.task import ImageTask
+from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
+from redense.runs.outcome import carry_out
 from redense.runs.record import environment
-from redense.runs.training import train
+from redense.runs.run import Run
+from redense.runs.training import fit
 
 OUT = Path(__file__).parents[1] / "results/bench/recipe_profile.json"
 WANTED = 0.85
@@ -86,20 +90,10 @@ class TimedTask(ImageTask):
 def main() -> None:
     """Print one line; write shares and seconds."""
     task, plan = TimedTask(), dsd(1, 1, 1, 0.3, sparse_lr=0.1)
-    config = {
-        "recipe": "images",
-        "method": "dsd",
-        "seed": 0,
-        "plan": plan.to_records(),
-        "options": {},
-        "include": [],
-        "exclude": [],
-        "accelerator": "cpu",
-        "devices": 1,
-        "precision": "32-true",
-    }
+    config = RunConfig(recipe="images", plan=plan.to_records(), accelerator="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        train(RunFolder.create(Path(folder), config, str(plan)), task, quiet=True)
+        run = Run(RunFolder.create(Path(folder), config), quiet=True)
+        carry_out(lambda run: fit(run, task), run)
     seconds = task.seconds
     seconds["optimizer"] += seconds.pop("step") - seconds.pop("closure")
     wall = seconds.pop("wall")

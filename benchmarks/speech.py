@@ -29,10 +29,14 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from redense.plan import dsd
 from redense.recipes.speech import features
 from redense.recipes.speech.data import Split
+from redense.recipes.speech.options import SpeechOptions
 from redense.recipes.speech.recurrent import SharedRecurrent
-from redense.recipes.speech.task import SpeechOptions, SpeechTask, ctc
+from redense.recipes.speech.task import SpeechTask, ctc
+from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
-from redense.runs.training import train
+from redense.runs.outcome import carry_out
+from redense.runs.run import Run
+from redense.runs.training import fit
 
 from .measure import machine
 
@@ -81,20 +85,10 @@ def recipe_against_plain_loop() -> dict[str, Any]:
     torch.manual_seed(0)
     task = Timed(OPTIONS, 0)
     seconds = 0.01 * int(task.data.train.sounds.lengths.sum())
-    config = {
-        "recipe": "speech",
-        "method": "dsd",
-        "seed": 0,
-        "plan": PLAN.to_records(),
-        "include": [],
-        "exclude": [],
-        "accelerator": "cpu",
-        "devices": 1,
-        "precision": "32-true",
-        "options": {},
-    }
+    config = RunConfig(recipe="speech", plan=PLAN.to_records(), accelerator="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        train(RunFolder.create(Path(folder) / "run", config, ""), task, quiet=True)
+        run = Run(RunFolder.create(Path(folder) / "run", config), quiet=True)
+        carry_out(lambda run: fit(run, task), run)
     print(f"{len(task.data.train)} utterances, {seconds:.0f} s of audio, small network, one thread")
     found: dict[str, Any] = {
         "utterances": len(task.data.train),

@@ -18,7 +18,7 @@ from redense.runs.record import environment
 
 OUT = Path(__file__).parents[1] / "results/bench/study_jobs.json"
 COMMAND = (
-    "study images --seeds 4 --methods dense,lower_lr,dsd --dense 8 --sparse 4 --redense 4 "
+    "prove images --seeds 4 --methods dense,lower_lr,dsd --dense 8 --sparse 4 --redense 4 "
     "--train-images 5000 --split valid"
 )
 

@@ -1,4 +1,4 @@
-"""A study's folder without the training: records as `redense study` writes them, with scores drawn
+"""A study's folder without the training: records as `redense prove` writes them, with scores drawn
 from a seed."""
 
 import json

@@ -10,8 +10,8 @@ import hashlib
 import inspect
 import io
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from rich.console import Console
 from redense.plan import Plan
 from redense.runs.configuration import RunConfig
 from redense.runs.run import Run
-from redense.study.jobs import Job, open_study, plan_jobs, records, run_study, saved_share
+from redense.study.folder import open_study, records
+from redense.study.jobs import Job, plan_jobs, saved_share
 from redense.study.methods import BASELINE, CONTROL, Method, build_methods
+from redense.study.running import run_study
 from redense.study.summary import Summary, print_table, sentences, summarize_records
 from redense.study.work import FunctionWork
 
@@ -139,49 +141,109 @@ def prove(
     >>> [(row["method"], row["score"]) for row in study.scores if row["seed"] == 0]
     [('dense', 2.0), ('dsd', 4.0), ('lower_lr', 4.0)]
     """
-    _check(train, plan, seeds, jobs, split)
-    folder = Path(out).expanduser()
-    built = _methods(plan, methods)
+    check_function(train)
+    _check(plan, seeds, jobs, split)
+    built = build_methods(with_controls(methods), {"": plan})
     function = f"{train.__module__}:{getattr(train, '__qualname__', type(train).__name__)}"
-    config = asdict(RunConfig(function=function, higher_is_better=higher_is_better))
-    planned = plan_jobs(built, range(seeds), config)
-    data = {"name": function, "sizes": {}, "sha256": _source_sha256(train)}
-    named = {name: method.plan.to_records() for name, method in built.items()}
-    open_study(
-        folder,
-        {
-            "function": function,
-            "source_sha256": data["sha256"],
-            "higher_is_better": higher_is_better,
-            "methods": named,
-        },
+    question = Question(
+        folder=Path(out).expanduser(),
+        train=train,
+        methods=built,
+        seeds=seeds,
+        config=RunConfig(function=function, higher_is_better=higher_is_better),
+        source_sha256=source_sha256(train),
+        split=split,
     )
-    left = [job for job in planned if not (folder / job.name / "record.json").exists()]
-    _announce(folder, built, seeds, planned, left)
-    outcomes = []
-    if left:
-        work = FunctionWork.of(train, reads_test=split == "test", data=data)
-        outcomes = run_study(folder, planned, workers=jobs, backend=backend, work=work)
-    failed = tuple(
-        Failure(
-            outcome.job.config["method"],
-            outcome.job.config["seed"],
-            outcome.error,
-            folder / outcome.job.name / "error.txt",
+    return question.answer(jobs=jobs, backend=backend)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a study asks: which methods, over how many seeds, of which training.
+
+    Args:
+        folder: the study's.
+        train: called with a `Run`.
+        methods: by name, the baseline and the matched control among them.
+        config: what all runs have in common; its command line is the study's.
+        source_sha256: of the function's source; a study does not go on with another one.
+        options: the recipe's options with their defaults, which older studies may lack.
+    """
+
+    folder: Path
+    train: Callable[[Run], Any]
+    methods: Mapping[str, Method]
+    seeds: int
+    config: RunConfig
+    source_sha256: str = ""
+    split: str = "test"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> list[Job]:
+        """Every run, and which one it starts from."""
+        return plan_jobs(self.methods, range(self.seeds), self.config)
+
+    def answer(self, *, jobs: int = 1, backend: str = "loky") -> Study:
+        """Train what is not trained yet, and judge."""
+        planned = self.planned
+        open_study(self.folder, self._settings(), self._defaults())
+        left = [job for job in planned if not (self.folder / job.name / "record.json").exists()]
+        outcomes = []
+        if left:
+            print(self.announce(left), file=sys.stderr)
+            data = {"name": self.config.trained, "sizes": {}, "sha256": self.source_sha256}
+            work = FunctionWork.of(self.train, reads_test=self.split == "test", data=data)
+            outcomes = run_study(self.folder, planned, work, workers=jobs, backend=backend)
+        failed = tuple(
+            Failure(
+                outcome.job.config.method,
+                outcome.job.config.seed,
+                outcome.error,
+                self.folder / outcome.job.name / "error.txt",
+            )
+            for outcome in outcomes
+            if outcome.error
         )
-        for outcome in outcomes
-        if outcome.error
-    )
-    return Study(folder, split, tuple(records(folder)), failed, saved_share(planned))
+        found = tuple(records(self.folder))
+        return Study(self.folder, self.split, found, failed, saved_share(planned))
+
+    def announce(self, left: Sequence[Job]) -> str:
+        """What is about to be spent, before it is."""
+        planned = self.planned
+        return (
+            f"{self.folder}: {len(self.methods)} methods x {self.seeds} seeds, "
+            f"{len(planned) - len(left)} of {len(planned)} runs done, "
+            f"{sum(job.epochs for job in left)} epochs to train; "
+            f"branching spares {100 * saved_share(planned):.0f} %"
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        shared = asdict(self.config)
+        for name in _OF_A_RUN:
+            del shared[name]
+        plans = {name: method.plan.to_records() for name, method in self.methods.items()}
+        return {**shared, "source_sha256": self.source_sha256, "methods": plans}
+
+    def _defaults(self) -> dict[str, Any]:
+        return {**asdict(RunConfig()), "source_sha256": "", "options": dict(self.options)}
 
 
-def _check(train: Any, plan: Any, seeds: Any, jobs: Any, split: str) -> None:
+_OF_A_RUN = ("method", "seed", "plan", "average", "select")
+"""Settings in which the runs of a study differ."""
+
+
+def check_function(train: Any) -> None:
+    """Raise TypeError unless ``train`` is a function of one argument."""
     if not callable(train):
         raise TypeError(f"train must be a function of one argument, a run; got {train!r}")
     try:
         inspect.signature(train).bind(object())
     except TypeError as error:
         raise TypeError(f"train must take one argument, a run: {error}") from error
+
+
+def _check(plan: Any, seeds: Any, jobs: Any, split: str) -> None:
     if not isinstance(plan, Plan):
         raise TypeError(f"plan must be a redense.Plan, got {plan!r}; redense.dsd(10, 5, 5) is one")
     if not any(phase.sparsity for phase in plan):
@@ -193,32 +255,25 @@ def _check(train: Any, plan: Any, seeds: Any, jobs: Any, split: str) -> None:
         raise ValueError(f"split must be test or valid, got {split!r}")
 
 
-def _methods(plan: Plan, methods: Iterable[str] | Mapping[str, Plan]) -> dict[str, Method]:
-    """The methods by name, the baseline and the matched control always among them."""
+def with_controls(methods: Iterable[str] | Mapping[str, Plan]) -> dict[str, Plan | None]:
+    """Methods by name, the baseline and the matched control always among them; a plan of one's own
+    comes beside the default ones.
+
+    >>> list(with_controls(["dsd"]))
+    ['dense', 'lower_lr', 'dsd']
+    """
     if isinstance(methods, str):
         methods = methods.split(",")
-    own = methods if isinstance(methods, Mapping) else {}
+    own = dict(methods) if isinstance(methods, Mapping) else {}
     names = list(DEFAULT if own else methods)
     needed = [name for name in (BASELINE, CONTROL) if name not in names]
-    return build_methods({**dict.fromkeys([*needed, *names]), **own}, {"": plan})
+    return {**dict.fromkeys([*needed, *names]), **own}
 
 
-def _source_sha256(train: Callable[..., Any]) -> str:
+def source_sha256(train: Callable[..., Any]) -> str:
+    """Of a function's source, so that a study does not go on with another one."""
     try:
         source = inspect.getsource(train)
     except (OSError, TypeError):
         source = repr(type(train))
     return hashlib.sha256(source.encode()).hexdigest()
-
-
-def _announce(
-    folder: Path, built: Mapping[str, Method], seeds: int, planned: list[Job], left: list[Job]
-) -> None:
-    if not left:
-        return
-    print(
-        f"{folder}: {len(built)} methods x {seeds} seeds, {len(planned) - len(left)} of "
-        f"{len(planned)} runs done, {sum(job.epochs for job in left)} epochs to train; branching "
-        f"spares {100 * saved_share(planned):.0f} %",
-        file=sys.stderr,
-    )

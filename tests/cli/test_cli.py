@@ -249,7 +249,7 @@ def test_a_plan_file_is_trained_as_it_stands(redense, pictures, tmp_path):
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["method"] == "mine"
     assert [phase["name"] for phase in record["phases"]] == ["warm up", "sparse", "dense"]
-    assert [phase["lr"] for phase in record["phases"]] == pytest.approx([0.1, 0.05, 0.01])
+    assert [phase["rate"] for phase in record["phases"]] == pytest.approx([0.1, 0.05, 0.01])
     assert record["phases"][1]["sparsity_measured"] == pytest.approx(0.5, abs=1e-3)
     assert "warm up" in answer.out
 
@@ -331,7 +331,7 @@ def test_every_command_has_help(command, redense):
 def test_every_flag_of_a_recipe_is_explained(recipe, redense):
     answer = redense("train", recipe, "--help")
     assert answer.code == 0
-    _, options = RECIPES[recipe].load()
+    options = RECIPES[recipe].options_class()
     for name in (
         *options.__dataclass_fields__,
         "dense",
@@ -351,7 +351,7 @@ def test_ctrl_c_before_training_starts_is_no_traceback(redense, pictures, monkey
     def interrupted(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("redense.runs.training.build_task", interrupted)
+    monkeypatch.setattr("redense.recipes.build_task", interrupted)
     answer = redense(*train_on(pictures), "--out", tmp_path / "run")
     assert (answer.code, answer.out, answer.err) == (130, "", "stopped\n")
 
@@ -458,7 +458,8 @@ def test_the_model_card_has_the_runs_numbers(run, tmp_path, redense):
     record = json.loads((run / "record.json").read_text())
     for phase in record["phases"]:
         assert (
-            f"| {phase['name']} | 1 | {phase['lr']:.3g} | {100 * phase['sparsity']:.0f} % |" in card
+            f"| {phase['name']} | 1 | {phase['rate']:.3g} | {100 * phase['sparsity']:.0f} % |"
+            in card
         )
         assert f"{phase['valid']['loss']:.4f} | {phase['valid']['top1']:.2f} |" in card
     assert record["weights_sha256"] in card

@@ -191,10 +191,10 @@ def test_inspect_writes_whole_names_into_a_pipe(desk, redense):
 
 
 def test_jobs_default_to_the_cores_that_the_process_may_use():
-    from redense.cli.study import Study
+    from redense.cli.prove import Study
 
     one = min(os.sched_getaffinity(0))
-    script = "from redense.cli.study import Study; print(Study().workers)"
+    script = "from redense.cli.prove import Study; print(Study().workers)"
     done = subprocess.run(
         [sys.executable, "-c", script],
         preexec_fn=lambda: os.sched_setaffinity(0, {one}),

@@ -132,7 +132,7 @@ def play(file):
     """Every command of a file in turn, and at last their exit codes."""
     prepare(pytest.MonkeyPatch())
     scheduler.build_masks = watched(scheduler.build_masks)
-    training.count_zeros = watched(training.count_zeros)
+    training.share_of_zeros = watched(training.share_of_zeros)
     ImageTask.on_train_epoch_end = diary
     tell([main(command) for command in json.loads(file.read_text())])
 
@@ -242,7 +242,7 @@ def assert_same_run(run, other):
     )
     assert len(rows) == len(others) == 6
     for row, wanted in zip(rows, others, strict=True):
-        for key in ("train_loss", "valid_loss", "valid_top1", "sparsity", "lr"):
+        for key in ("train_loss", "valid_loss", "valid_top1", "sparsity", "rate"):
             assert float(row[key]) == pytest.approx(float(wanted[key]), rel=1e-4), (
                 row["epoch"],
                 key,

@@ -193,7 +193,7 @@ def test_readmes_commands_run_as_they_are_printed(desk, redense):
             program = words[words.index("-m") + 1 :]
             assert torchrun(int(words[2]), "-m", *program)
             assert (desk / "runs" / "four" / "record.json").exists()
-        elif words[0].endswith("redense") and words[1] == "study":
+        elif words[0].endswith("redense") and words[1] == "prove":
             start_and_stop(words)
         elif words[0].endswith("redense"):
             answer = redense(*words[1:])
@@ -211,7 +211,7 @@ def start_and_stop(words):
         [sys.executable, "-m", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         while process.poll() is None and not list(
-            Path("runs").glob("study-*/*/checkpoints/epoch*")
+            Path("runs").glob("prove-*/*/checkpoints/epoch*")
         ):
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)

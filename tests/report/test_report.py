@@ -677,7 +677,7 @@ def test_the_command_on_the_page_makes_the_same_study_again(redense, pictures, t
         0.5,
     ]
     flags += ["--methods", "dense,lower_lr,dsd,dsdsd", "--seeds", 2, "--exclude", "classifier.*"]
-    assert redense("study", "images", *flags, "--jobs", 1, "--out", folder).code == 0
+    assert redense("prove", "images", *flags, "--jobs", 1, "--out", folder).code == 0
     assert redense("report", folder).out.strip() == str(folder / "report.html")
     text = (folder / "report.html").read_text()
     command = html.unescape(re.search(r"<pre[^>]*><code>(.*?)</code></pre>", text, re.S)[1])

@@ -10,9 +10,10 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 from redense.cli import main
+from redense.recipes import build_task
 from redense.recipes.images.task import ImageTask
 from redense.runs import averaging
-from redense.runs.training import build_task
+from redense.runs.folder import RunFolder
 from redense.tensors.packing import unpack
 
 DSD = ("--dense", "2", "--sparse", "2", "--redense", "1", "--sparsity", "0.3")
@@ -75,8 +76,7 @@ def test_validation_tests_and_the_exported_weights_are_the_averages(run):
     exported = load_file(run / "model.safetensors")
     assert all(torch.equal(value, last[f"module.{key}"]) for key, value in exported.items())
     record = json.loads((run / "record.json").read_text())
-    config = json.loads((run / "config.json").read_text())
-    task = build_task(config)
+    task = build_task(RunFolder(run).config)
     for name, phase in zip(("dense", "sparse", "redense"), record["phases"], strict=True):
         means = averages(checkpoint(run, name))
         assert phase["valid"]["loss"] == pytest.approx(plain_loss(task, means), rel=1e-5)

@@ -1,7 +1,6 @@
 """The run folder on any file system, after any number of epochs."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from redense.runs.folder import RunFolder
 
 @pytest.fixture
 def run(tmp_path):
-    return RunFolder.create(tmp_path / "run", asdict(RunConfig()), "")
+    return RunFolder.create(tmp_path / "run", RunConfig())
 
 
 def test_epoch_10000_comes_after_epoch_9999(run):

@@ -126,7 +126,7 @@ def test_metrics_have_a_row_an_epoch_and_the_record_repeats_them(run, record):
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["phase"] for row in rows] == ["dense", "dense", "sparse", "sparse", "redense"]
-    assert [float(row["lr"]) for row in rows] == pytest.approx([0.1, 0.05, 0.01, 0.005, 0.01])
+    assert [float(row["rate"]) for row in rows] == pytest.approx([0.1, 0.05, 0.01, 0.005, 0.01])
     seconds = [float(row["seconds"]) for row in rows]
     assert seconds == sorted(seconds)
     for phase, row in zip(record["phases"], (rows[1], rows[3], rows[4]), strict=True):
@@ -139,7 +139,7 @@ def test_metrics_have_a_row_an_epoch_and_the_record_repeats_them(run, record):
 
 def test_tensorboard_shows_the_same_numbers(run, record):
     board = EventAccumulator(str(run / "tensorboard")).Reload()
-    for name in ("train_loss", "valid_loss", "valid_top1", "lr", "sparsity"):
+    for name in ("train_loss", "valid_loss", "valid_top1", "rate", "sparsity"):
         assert [event.value for event in board.Scalars(name)] == pytest.approx(
             [row[name] for row in record["history"]]
         )

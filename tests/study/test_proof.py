@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from redense.runs.checkpoints import read
 from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
 from redense.runs.outcome import carry_out, read_scores
-from redense.study.jobs import records
+from redense.study.folder import records
 
 ROOT = Path(__file__).parents[2]
 PLAN = redense.dsd(dense=3, sparse=2, redense=2, sparsity=0.5)
@@ -80,7 +79,7 @@ def test_branched_runs_end_with_the_bits_of_runs_of_their_own(tmp_path):
 
 def make_folder(path, plan, **config):
     config = RunConfig(function="train", plan=plan.to_records(), **config)
-    return RunFolder.create(path, asdict(config), str(plan))
+    return RunFolder.create(path, config)
 
 
 def test_two_workers_give_the_records_of_one(tmp_path):
@@ -128,7 +127,7 @@ def test_held_weights_are_zero_in_the_sparse_phase_and_rates_follow_the_plan(tmp
     assert zeros[6] < 30
     assert [rate for _, _, rate in seen] == pytest.approx([0.2 * 0.5**n for n in range(7)])
     rows = json.loads((tmp_path / "run" / "record.json").read_text())["history"]
-    assert rows[-1]["lr"] == pytest.approx(0.2 * 0.5**7 * 0.1)
+    assert rows[-1]["rate"] == pytest.approx(0.2 * 0.5**7 * 0.1)
 
 
 def test_a_run_that_raises_costs_that_run_and_is_named(tmp_path):

@@ -2,20 +2,20 @@
 
 import pytest
 import torch
-from test_study import config, jobs_of, own_cache, pictures  # noqa: F401  (fixtures)
+from test_study import WORK, config, jobs_of, own_cache, pictures  # noqa: F401  (fixtures)
 
 from redense.masks import magnitude_mask
+from redense.recipes import build_task
 from redense.recipes.images.data import Batches
 from redense.runs.checkpoints import read
 from redense.runs.folder import RunFolder
-from redense.runs.training import build_task
-from redense.study.jobs import run_study
+from redense.study.running import run_study
 from redense.study.sensitivity import measure, save
 
 
 @pytest.fixture
 def run(tmp_path):
-    assert run_study(tmp_path, jobs_of(["dense"]))[0].error is None
+    assert run_study(tmp_path, jobs_of(["dense"]), WORK)[0].error is None
     return RunFolder(tmp_path / "dense--0")
 
 
@@ -29,7 +29,7 @@ def plain_accuracy(task):
 
 
 def test_each_score_is_the_networks_with_that_layer_pruned_alone(run):
-    found = measure(run, (0.5, 0.9), tolerance=2.0)
+    found = measure(run, build_task(run.config), (0.5, 0.9), tolerance=2.0)
     task = build_task(run.config)
     state = read(run.phase_file("dense"))["state_dict"]
     task.load_state_dict(state)
@@ -50,9 +50,9 @@ def test_each_score_is_the_networks_with_that_layer_pruned_alone(run):
 
 
 def test_the_proposal_is_the_highest_level_within_the_tolerance(run):
-    free = measure(run, (0.2, 0.9), tolerance=1000.0)
+    free = measure(run, build_task(run.config), (0.2, 0.9), tolerance=1000.0)
     assert set(free.proposal.values()) == {0.9}
-    strict = measure(run, (0.2, 0.9), tolerance=-1000.0)
+    strict = measure(run, build_task(run.config), (0.2, 0.9), tolerance=-1000.0)
     assert set(strict.proposal.values()) == {0.0}
     table, picture = save(free, run)
     assert table.stat().st_size > 100
@@ -62,4 +62,4 @@ def test_the_proposal_is_the_highest_level_within_the_tolerance(run):
 def test_a_run_without_a_finished_first_phase_is_named(run):
     run.phase_file("dense").unlink()
     with pytest.raises(FileNotFoundError, match="first phase is not finished"):
-        measure(run)
+        measure(run, build_task(run.config))

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,18 @@ import torch
 from safetensors.torch import save_file
 
 import redense
+from redense.recipes import train
 from redense.recipes.images import data
+from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
-from redense.study.jobs import Job, branch, open_study, plan_jobs, records, run_study, saved_share
+from redense.study.folder import open_study, records
+from redense.study.jobs import Job, branch, plan_jobs, saved_share
 from redense.study.methods import METHODS, Method, build_methods, shared_epochs
+from redense.study.running import run_study
 from redense.study.summary import as_markdown, summarize_records
+from redense.study.work import FunctionWork
 
+WORK = FunctionWork.of(train, reads_test=True, data={})
 PLAN = redense.dsd(dense=2, sparse=2, redense=2, sparsity=0.5, sparse_lr=0.5, decay="cosine")
 
 
@@ -50,15 +57,10 @@ def own_cache(pictures, monkeypatch):
 
 def config(**options):
     settings = {"batch": 24, "lr": 0.05, "augment": "flip"} | options
-    return {
-        "recipe": "images",
-        "options": settings,
-        "include": [],
-        "exclude": [],
-        "accelerator": "cpu",
-        "devices": 1,
-        "precision": "32-true",
-    }
+    return RunConfig(recipe="images", options=settings, accelerator="cpu")
+
+
+METHODS_OF_TWO = build_methods(["dense", "dsd"], {"": PLAN})
 
 
 def jobs_of(names, seeds=(0,), **options):
@@ -114,9 +116,11 @@ def test_branching_shares_whole_phases_and_spares_a_third_of_the_epochs():
 
 def test_a_branch_ends_with_the_bits_of_a_run_of_its_own(tmp_path):
     names = ["dense", "lower_lr", "pruned", "dsd"]
-    assert not any(outcome.error for outcome in run_study(tmp_path / "branched", jobs_of(names)))
+    assert not any(
+        outcome.error for outcome in run_study(tmp_path / "branched", jobs_of(names), WORK)
+    )
     alone = [replace(job, parent=None, shared=0) for job in jobs_of(names)]
-    assert not any(outcome.error for outcome in run_study(tmp_path / "alone", alone))
+    assert not any(outcome.error for outcome in run_study(tmp_path / "alone", alone, WORK))
     for one, other in zip(records(tmp_path / "branched"), records(tmp_path / "alone"), strict=True):
         assert one["weights_sha256"] == other["weights_sha256"], one["method"]
         assert (one["test"], one["phases"], one["released"]) == (
@@ -129,11 +133,11 @@ def test_a_branch_ends_with_the_bits_of_a_run_of_its_own(tmp_path):
 
 
 def test_a_branch_from_another_seed_or_plan_is_refused(tmp_path):
-    run_study(tmp_path, jobs_of(["dense"], seeds=(0,)))
+    run_study(tmp_path, jobs_of(["dense"], seeds=(0,)), WORK)
     parent = RunFolder(tmp_path / "dense--0")
     for wrong in ({"seed": 1}, {"plan": redense.dsd(2, 2, 2, decay="linear").to_records()}):
         child = RunFolder.create(
-            tmp_path / f"x{len(wrong)}{next(iter(wrong))}", parent.config | wrong, ""
+            tmp_path / f"x{len(wrong)}{next(iter(wrong))}", replace(parent.config, **wrong)
         )
         with pytest.raises(ValueError, match="cannot branch"):
             branch(parent, child, 2)
@@ -143,12 +147,12 @@ def test_averaging_equals_the_mean_of_the_epochs_weights(tmp_path):
     plan = redense.Plan((redense.Phase("dense", 1), redense.Phase("swa", 2, lr=0.5)))
     job = Job(
         "swa--0",
-        {**config(), "method": "swa", "seed": 0, "plan": plan.to_records(), "average": "swa"},
+        replace(config(), method="swa", plan=plan.to_records(), average="swa"),
         None,
         0,
         3,
     )
-    assert run_study(tmp_path, [job])[0].error is None
+    assert run_study(tmp_path, [job], WORK)[0].error is None
     from safetensors.torch import load_file
 
     from redense.runs.checkpoints import read
@@ -170,12 +174,12 @@ def test_averaging_equals_the_mean_of_the_epochs_weights(tmp_path):
 def test_a_crashed_run_is_reported_and_sinks_only_its_branches(tmp_path, monkeypatch):
     jobs = jobs_of(["dense", "longer", "lower_lr"])
     broken = [
-        replace(job, config={**job.config, "options": {"data": "/nowhere/x"}})
+        replace(job, config=replace(job.config, options={"data": "/nowhere/x"}))
         if job.name == "dense--0"
         else job
         for job in jobs
     ]
-    outcomes = {outcome.job.name: outcome.error for outcome in run_study(tmp_path, broken)}
+    outcomes = {outcome.job.name: outcome.error for outcome in run_study(tmp_path, broken, WORK)}
     assert "no such folder" in outcomes["dense--0"]
     assert "dense--0, which it branches from, failed" in outcomes["lower_lr--0"]
     assert outcomes["longer--0"] is None
@@ -183,7 +187,7 @@ def test_a_crashed_run_is_reported_and_sinks_only_its_branches(tmp_path, monkeyp
 
 
 COMMAND = (
-    "study images --seeds 2 --methods dense,lower_lr,dsd --dense 1 --sparse 2 --redense 2 "
+    "prove images --seeds 2 --methods dense,lower_lr,dsd --dense 1 --sparse 2 --redense 2 "
     "--sparsity 0.5 --jobs 1"
 )
 
@@ -241,10 +245,31 @@ def test_a_study_killed_at_any_moment_and_restarted_gives_the_same_records(tmp_p
 
 
 def test_another_studys_folder_is_refused(tmp_path):
-    open_study(tmp_path, {"a": 1})
-    open_study(tmp_path, {"a": 1})
-    with pytest.raises(ValueError, match="other settings"):
-        open_study(tmp_path, {"a": 2})
+    settings = {"options": {"lr": 0.1}, "command": ["one"], "methods": {"dsd": PLAN.to_records()}}
+    open_study(tmp_path, settings)
+    open_study(tmp_path, settings | {"command": ["another"]})
+    with pytest.raises(ValueError, match=r"other settings: options was lr 0\.1, now lr 0\.2"):
+        open_study(tmp_path, settings | {"options": {"lr": 0.2}})
+    other = {"dsd": redense.dsd(3, 2, 2, 0.5).to_records()}
+    with pytest.raises(ValueError, match="dsd had another plan"):
+        open_study(tmp_path, settings | {"methods": other})
+
+
+def test_a_new_flag_orphans_no_study(tmp_path):
+    settings = {"options": {"lr": 0.1}, "methods": {"dsd": PLAN.to_records()}}
+    open_study(tmp_path, settings)
+    newer = settings | {"options": {"lr": 0.1, "warmup": 0}, "strategy": "ddp"}
+    defaults = {"options": {"lr": 1.0, "warmup": 0}, "strategy": "ddp"}
+    open_study(tmp_path, newer, defaults)
+    with pytest.raises(ValueError, match="options was warmup 0, now warmup 5"):
+        open_study(tmp_path, settings | {"options": {"lr": 0.1, "warmup": 5}}, defaults)
+
+
+def test_one_method_more_goes_on_with_a_study(tmp_path):
+    plans = {name: method.plan.to_records() for name, method in METHODS_OF_TWO.items()}
+    open_study(tmp_path, {"methods": {"dense": plans["dense"]}})
+    open_study(tmp_path, {"methods": {"dsd": plans["dsd"]}})
+    assert json.loads((tmp_path / "study.json").read_text())["methods"] == plans
 
 
 def fake(method, seed, score, **changed):
@@ -320,24 +345,19 @@ def test_readmes_scores_without_skin_tone_are_the_records():
 @pytest.mark.filterwarnings("default")  # the engines' own
 def test_a_local_cluster_of_each_engine_gives_the_same_records(tmp_path, backend):
     code = (
-        "import sys, json; from pathlib import Path; from redense.study.jobs import Job, "
+        "import pickle, sys; from pathlib import Path; from redense.study.running import "
         "run_study\n"
-        "if __name__ == '__main__':\n"
-        "    jobs = [Job(**job) for job in json.loads(sys.argv[2])]\n"
-        "    outcomes = run_study(Path(sys.argv[1]), jobs, workers=2, backend=sys.argv[3])\n"
+        "if __name__ == '__main__':  # dask spawns its workers\n"
+        "    jobs, work = pickle.loads(Path(sys.argv[2]).read_bytes())\n"
+        "    outcomes = run_study(Path(sys.argv[1]), jobs, work, workers=2, backend=sys.argv[3])\n"
         "    sys.exit('; '.join(o.error for o in outcomes if o.error) or 0)"
     )
-    script = tmp_path / "study.py"
+    script, asked = tmp_path / "study.py", tmp_path / "asked"
     script.write_text(code)
     jobs = jobs_of(["dense", "dsd"], seeds=(0, 1))
+    asked.write_bytes(pickle.dumps((jobs, WORK)))
     process = subprocess.Popen(
-        [
-            sys.executable,
-            str(script),
-            str(tmp_path / "far"),
-            json.dumps([asdict(job) for job in jobs]),
-            backend,
-        ],
+        [sys.executable, str(script), str(tmp_path / "far"), str(asked), backend],
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
@@ -349,7 +369,7 @@ def test_a_local_cluster_of_each_engine_gives_the_same_records(tmp_path, backend
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the engine's daemons too
     assert process.returncode == 0, errors[-2000:]
-    run_study(tmp_path / "near", jobs)
+    run_study(tmp_path / "near", jobs, WORK)
     far, near = records(tmp_path / "far"), records(tmp_path / "near")
     assert [r["weights_sha256"] for r in far] == [r["weights_sha256"] for r in near]
     assert [(r["method"], r["seed"]) for r in far] == [

@@ -19,11 +19,12 @@ def sensitivity_command(arguments: list[str]) -> int:
     )
     add_flag(parser, "tolerance", float, 0.5, "what a layer may cost, in the metric's unit")
     asked = parse(parser, arguments)
+    from redense.recipes import build_task
     from redense.runs.folder import RunFolder
     from redense.study.sensitivity import LEVELS, measure, print_sensitivity, save
 
     run = RunFolder(asked.run)
-    measured = measure(run, asked.levels or LEVELS, asked.tolerance)
+    measured = measure(run, build_task(run.config), asked.levels or LEVELS, asked.tolerance)
     print_sensitivity(measured)
     print(*save(measured, run))
     return 0

@@ -1,46 +1,91 @@
-"""Training recipes: each a folder with its data, its models and its task; what they share stands
-beside them.
+"""Training recipes: each a folder with its options, its data, its models and its task; what they
+share stands beside them.
 
-A task is a LightningModule that also has ``model`` (the network, exported), ``metric``,
-``higher_is_better`` and ``unit`` (of its main score), ``scores()`` (the validation scores since the
-last call), ``fingerprint()`` (of its data), ``config()`` (what rebuilds the network) and data
-loaders that give the same batches for the same seed and epoch: ``train_dataloader()`` has
-``set_epoch(epoch)`` and a length, ``test_dataloader()`` has length 0 where there is no test split.
-A task may also have ``phase_ended(phase, folder)``, called with the run folder when a phase's last
-epoch is validated, to keep examples of what the network says by then, and with it the static
-``branched(parent, child, phases)``: the run in the folder ``child`` begins with those phases of
-``parent``'s, whose examples it takes over.
+A recipe is trained as any function is: `train` is its ``train(run)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from redense.runs.configuration import RunConfig
+    from redense.runs.run import Run, Scores
+    from redense.runs.task import Task
+
+
+class Options(Protocol):
+    """A recipe's own flags: a frozen dataclass whose docstring explains them."""
+
+    def check_sharding(self) -> None:
+        """Raise ValueError where FSDP2 cannot train what these options ask for."""
+
+
+class Preset(Protocol):
+    """A published training; as a string it says what its paper reports."""
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """Defaults of the command line's flags."""
+
+    @property
+    def summary(self) -> str:
+        """One line for ``--help``."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Where a recipe's task and options live, what its schedule defaults to, and which weights it
-    holds at most.
+    """Where a recipe's task and options live, and what its schedule defaults to.
 
-    ``prunes``: shell patterns of the network's weights, for a recipe whose paper holds others than
-    `redense.prunable` would; ``--include`` replaces them.
+    Options are imported without what the task needs, so that ``--help`` comes at once.
     """
 
     name: str
-    module: str
     task: str
     options: str
     summary: str
     schedule: Mapping[str, Any] = field(default_factory=dict)
-    prunes: tuple[str, ...] = ()
+    presets: str = ""
 
-    def load(self) -> tuple[Any, Any]:
-        """(task class, options class), imported now."""
-        module = import_module(self.module)
-        return getattr(module, self.task), getattr(module, self.options)
+    def options_class(self) -> type[Any]:
+        """The dataclass of its flags."""
+        return self._find("options", self.options)
+
+    def task_class(self) -> Callable[[Any, int], Task]:
+        """What makes a task of options and a seed."""
+        return self._find("task", self.task)
+
+    def all_presets(self) -> Mapping[str, Preset]:
+        """Published trainings by name."""
+        return self._find("presets", self.presets) if self.presets else {}
+
+    def _find(self, module: str, name: str) -> Any:
+        return getattr(import_module(f"redense.recipes.{self.name}.{module}"), name)
+
+
+def build_task(config: RunConfig) -> Task:
+    """The task of a run's config, its data read and its network built; mistakes in either are told
+    here."""
+    from redense.prunable import prunable
+    from redense.runs.training import patterns_of
+
+    recipe = RECIPES[config.recipe]
+    options = recipe.options_class()(**config.options)
+    if config.strategy == "fsdp2":
+        options.check_sharding()
+    task = recipe.task_class()(options, config.seed)
+    prunable(task, *patterns_of(config, task))
+    return task
+
+
+def train(run: Run) -> dict[str, Scores | Callable[[], Scores]]:
+    """Train the recipe that the run's config names; what `redense.prove` and a study call."""
+    from redense.runs.training import fit
+
+    return fit(run, build_task(run.config))
 
 
 RECIPES = {
@@ -48,14 +93,13 @@ RECIPES = {
     for recipe in (
         Recipe(
             "images",
-            "redense.recipes.images.task",
             "ImageTask",
             "ImageOptions",
             "classify images: Fashion-MNIST by default, your folder, CIFAR, ImageNet",
+            presets="PRESETS",
         ),
         Recipe(
             "captions",
-            "redense.recipes.captions.task",
             "CaptionTask",
             "CaptionOptions",
             "caption images: NeuralTalk on drawings of emoji, Flickr8k, Flickr30k, COCO",
@@ -70,7 +114,6 @@ RECIPES = {
         ),
         Recipe(
             "speech",
-            "redense.recipes.speech.task",
             "SpeechTask",
             "SpeechOptions",
             "recognise speech: DeepSpeech 1 and 2 on recorded voices, your manifest, LibriSpeech, "
@@ -84,7 +127,6 @@ RECIPES = {
                 "sparse_lr": [0.625, 0.125],
                 "redense_lr": [0.375, 0.0375],  # the paper's rates of DeepSpeech over 8e-4
             },
-            prunes=("fully_connected.*", "recurrent.*"),  # neither convolutions nor the CTC output
         ),
     )
 }

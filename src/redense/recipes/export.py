@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from redense.plan import Plan
-from redense.recipes import RECIPES
+from redense.recipes import RECIPES, build_task
 from redense.runs.checkpoints import write_text, write_whole
 from redense.runs.folder import RunFolder
-from redense.runs.training import build_task
+from redense.runs.record import upgraded
 
 
 def export(run_path: Path, folder: Path) -> list[Path]:
@@ -28,9 +28,9 @@ def export(run_path: Path, folder: Path) -> list[Path]:
     if not run.record.exists():
         raise FileNotFoundError(
             f"{run_path} is not finished, it has no record.json; "
-            f"redense train {run.config['recipe']} --resume {run_path} goes on"
+            f"redense train {run.config.recipe} --resume {run_path} goes on"
         )
-    record = json.loads(run.record.read_text("utf-8"))
+    record = upgraded(json.loads(run.record.read_text("utf-8")))
     plan = Plan.from_records(record["plan"])
     config = build_task(run.config).config()
     files = [folder / "model.safetensors", folder / "config.json", folder / "README.md"]
@@ -91,7 +91,7 @@ def model_card(record: dict[str, Any], plan: Plan) -> str:
     it."""
     metric, data = record["metric"]["name"], record["data"]
     rows = "\n".join(
-        f"| {p['name']} | {p['epochs']} | {p['lr']:.3g} | {100 * p['sparsity']:.0f} % | "
+        f"| {p['name']} | {p['epochs']} | {p['rate']:.3g} | {100 * p['sparsity']:.0f} % | "
         f"{p['train_loss']:.4f} "
         f"| {p['valid']['loss']:.4f} | {p['valid'][metric]:.2f} |"
         for p in record["phases"]
@@ -116,7 +116,7 @@ A dense network: no mask, no wrapper, the architecture's ordinary keys. It was t
 {rows}
 
 Test, read once after training: {test}. One run, seed {record["seed"]}: it says how good this
-network is, not whether the sparse phase is the reason; `redense study` compares methods at equal
+network is, not whether the sparse phase is the reason; `redense prove` compares methods at equal
 budget.
 
 ```python

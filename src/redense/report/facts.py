@@ -36,7 +36,7 @@ def command(group: Group) -> str | None:
         for name, usual in _MACHINE.items()
         if config.get(name, usual) != usual
     }
-    words = [f"redense {'study' if group.is_study else 'train'} {shlex.quote(record['recipe'])}"]
+    words = [f"redense {'prove' if group.is_study else 'train'} {shlex.quote(record['recipe'])}"]
     words += [f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in flags.items()]
     return _wrapped(words)
 

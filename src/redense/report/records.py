@@ -93,7 +93,7 @@ def load(paths: Sequence[Path]) -> list[Group]:
             raise FileNotFoundError(
                 f"{path} holds no finished run: no record.json in it, nor in a folder METHOD--SEED "
                 "below it; "
-                f"redense train and redense study make them"
+                f"redense train and redense prove make them"
             )
     return [*groups, *_together(singles)]
 

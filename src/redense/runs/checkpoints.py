@@ -62,6 +62,11 @@ def copy_whole(source: Path, target: Path) -> None:
     write_whole(target, write)
 
 
+def copy_apart(source: Path, target: Path) -> None:
+    """A copy that lives on when the source's folder is deleted or changed."""
+    write_whole(target, lambda partial: shutil.copyfile(source, partial))
+
+
 def save_whole(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint whole."""
     path.parent.mkdir(parents=True, exist_ok=True)

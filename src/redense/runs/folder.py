@@ -11,7 +11,6 @@ report
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from redense.runs.checkpoints import DamagedCheckpointError, copy_whole, read, write_text
+from redense.runs.configuration import RunConfig
 
 
 class RunFolder:
@@ -36,7 +36,7 @@ class RunFolder:
             )
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any], plan: str) -> RunFolder:
+    def create(cls, path: Path, config: RunConfig) -> RunFolder:
         """Make ``path`` a run folder; one that already holds a run is refused."""
         if (path / "config.json").exists():
             raise ValueError(
@@ -45,8 +45,8 @@ class RunFolder:
             )
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            write_text(path / "plan.txt", plan + "\n")
-            write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
+            write_text(path / "plan.txt", f"{config.to_plan()}\n")
+            write_text(path / "config.json", config.to_json())
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -68,14 +68,13 @@ class RunFolder:
         return cls(path)
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """What `create` stored."""
         file = self.path / "config.json"
         try:
-            found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
+            return RunConfig.from_json(file.read_text("utf-8"))
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{file} is damaged ({error}); start the run anew") from error
-        return found
 
     @property
     def record(self) -> Path:

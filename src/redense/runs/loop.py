@@ -20,6 +20,7 @@ from redense.optimizers import unwrap
 from redense.prunable import Patterns, prunable
 from redense.rates import Rates
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole
+from redense.runs.record import with_rate
 from redense.runs.seeds import rank_seed
 from redense.runs.weights import share_of_zeros
 from redense.scheduler import PhaseScheduler
@@ -150,7 +151,7 @@ class Loop:
         row = {
             "epoch": self._position,
             "phase": phase,
-            "lr": float(group["lr"]) * factor,
+            "rate": float(group["lr"]) * factor,
             "sparsity": share_of_zeros(prunable(self._model, *self._chosen).values()),
             **self._logged,
             "seconds": run.seconds,
@@ -231,7 +232,7 @@ class Loop:
             self._stateful[name].load_state_dict(state)
         if self._mean is not None and content["mean"]:
             self._mean.load_state_dict(content["mean"])
-        self._run.rows = list(content["rows"])
+        self._run.rows = [with_rate(row) for row in content["rows"]]
         self._run.seconds = content["seconds"]
         self._position = content["position"]
         phases.seek(self._position)
@@ -265,7 +266,7 @@ class Loop:
 
 
 _PARTS = ("position", "state_dict", "optimizers", "phases", "stateful", "mean", "rows", "seconds")
-_OWN = ("epoch", "phase", "lr", "sparsity", "seconds")
+_OWN = ("epoch", "phase", "rate", "sparsity", "seconds")
 
 
 class _PlanRates:

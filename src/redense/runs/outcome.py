@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 from safetensors.torch import save_file
 
 from redense.runs.checkpoints import write_text, write_whole
+from redense.runs.lock import sole
 from redense.runs.loop import DivergedError, own_numbers, seed_everything
 from redense.runs.record import environment, mask_overlap, released
 from redense.runs.run import Run
+from redense.runs.task import Metric
 from redense.runs.weights import weights_sha256, whole_weights
 
 SPLITS = ("valid", "test")
@@ -22,15 +27,20 @@ def carry_out(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
     """Call ``train`` and write its record, or read the record of a run that is done.
 
     Raises:
+        BusyError: another process trains it.
         DivergedError: a score is NaN or infinite.
         TypeError, ValueError: what was returned is no score, or the plan was not walked.
     """
     if run.files.record.exists():
         known: dict[str, Any] = json.loads(run.files.record.read_text("utf-8"))
         return known
-    seed_everything(
-        run.seed
-    )  # a function that builds its model without a seed has one all the same
+    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    with sole(run.folder) if first else nullcontext():
+        return _train(train, run)
+
+
+def _train(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
+    seed_everything(run.seed)  # for a function that builds its model without a seed
     scores = read_scores(train(run), reads_test=run.reads_test)
     if not run.used:
         raise ValueError(
@@ -99,55 +109,57 @@ def _number(where: str, name: object, value: Any) -> float:
 
 
 def _record(run: Run, scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Everything that a reader needs; of several ranks the first one writes it."""
     config, plan = run.config, run.plan
-    sha256 = None
-    if run.network is not None:
+    weights = {}
+    if run.network is not None:  # of a sharded network each rank gives its part
         weights = {name: value.clone() for name, value in whole_weights(run.network).items()}
-        sha256 = weights_sha256(weights)
-        if run.main:
-            write_whole(run.files.model, lambda partial: save_file(weights, str(partial)))
-    looped = bool(run.rows)
+    if not run.main:
+        return {}
+    if weights:
+        write_whole(run.files.model, lambda partial: save_file(weights, str(partial)))
+    first = next(iter(scores["valid"] or scores["test"]))
+    metric = run.metric or Metric(first, config.higher_is_better)
     return {
         "recipe": config.recipe,
         "function": config.function,
         "method": config.method,
         "seed": config.seed,
         "plan": plan.to_records(),
-        "phases": _phases(run) if looped else [],
-        "metric": {
-            "name": next(iter(scores["valid"] or scores["test"])),
-            "higher_is_better": config.higher_is_better,
-            "unit": "",
-        },
-        "released": released(run.files, plan) if looped else [],
-        "mask_overlap": mask_overlap(run.files, plan) if looped else [],
+        "phases": _phases(run) if run.rows else [],
+        "metric": asdict(metric),
+        "released": released(run.files, plan) if run.branches else [],
+        "mask_overlap": mask_overlap(run.files, plan) if run.branches else [],
         "data": run.data,
         "options": config.options,
-        "selection": "what the training function returned",
+        "selection": run.selection,
         **environment(),
         "seconds": run.seconds,
         "cost": {"epochs": len(plan), "examples": run.examples},
         "branched": run.branches,
         "history": run.rows,
-        "weights_sha256": sha256,
+        "weights_sha256": weights_sha256(weights) if weights else None,
         "valid": dict(scores["valid"]),
         "test": dict(scores["test"]),
     }
 
 
 def _phases(run: Run) -> list[dict[str, Any]]:
-    ends = {row["epoch"]: row for row in run.rows}
+    """A row per phase: its first epoch's rate, its last epoch's scores."""
     phases = []
     for phase, start in zip(run.plan, run.plan.starts, strict=True):
-        last = ends[start + phase.length]
+        rows = [row for row in run.rows if start < row["epoch"] <= start + phase.length]
+        numbers = own_numbers(rows[-1])
+        losses = {name: numbers.pop(name) for name in ("train_loss",) if name in numbers}
         phases.append(
             {
                 "name": phase.name,
                 "epochs": phase.length,
-                "lr": last["lr"],
+                "rate": rows[0]["rate"],
                 "sparsity": phase.sparsity,
-                "sparsity_measured": last["sparsity"],
-                "valid": own_numbers(last),
+                "sparsity_measured": rows[-1]["sparsity"],
+                **losses,
+                "valid": {name.removeprefix("valid_"): value for name, value in numbers.items()},
             }
         )
     return phases

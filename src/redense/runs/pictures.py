@@ -15,12 +15,13 @@ from redense.plan import Plan
 from redense.runs.checkpoints import read, write_text, write_whole
 from redense.runs.folder import RunFolder
 from redense.runs.record import masks_of
+from redense.runs.task import Metric
 
 BINS = 101
 _SHADES = {True: "#f2c14e", False: "#9ec5e8"}
 
 
-def draw_curves(path: Path, rows: list[dict[str, Any]], plan: Plan, metric: str, unit: str) -> None:
+def draw_curves(path: Path, rows: list[dict[str, Any]], plan: Plan, metric: Metric) -> None:
     """Loss and score against epochs, phases shaded."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     losses, scores = figure.subplots(1, 2)
@@ -29,8 +30,10 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], plan: Plan, metric: str,
     losses.plot(epochs, [row["valid_loss"] for row in rows], "o-", ms=3, label="validation")
     losses.set(xlabel="epoch", ylabel="loss")
     losses.legend(frameon=False)
-    scores.plot(epochs, [row[f"valid_{metric}"] for row in rows], "o-", ms=3, color="tab:orange")
-    scores.set(xlabel="epoch", ylabel=f"validation {metric} ({unit})")
+    scores.plot(
+        epochs, [row[f"valid_{metric.name}"] for row in rows], "o-", ms=3, color="tab:orange"
+    )
+    scores.set(xlabel="epoch", ylabel=f"validation {metric.name} ({metric.unit})")
     for axes in (losses, scores):
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         for phase, start in zip(plan, plan.starts, strict=True):

@@ -12,14 +12,15 @@ from rich.table import Table
 from tqdm import tqdm
 
 from redense.plan import Plan
+from redense.runs.run import Run
 
 
 class Progress(Callback):
     """One bar over the whole plan: phase, loss, score, time left; without a terminal, one line an
     epoch."""
 
-    def __init__(self, plan: Plan, history: Any) -> None:
-        self._plan, self._history = plan, history
+    def __init__(self, plan: Plan, run: Run) -> None:
+        self._plan, self._run = plan, run
         self._bar: Any = None
         self._score = ""
 
@@ -49,8 +50,8 @@ class Progress(Callback):
                 self._bar.set_postfix_str(f"loss {float(outputs['loss']):.3f}{self._score}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        row = self._history.rows[-1]
-        name = pl_module.metric
+        row = self._run.rows[-1]
+        name = self._judged()
         self._score = f", valid {name} {row[f'valid_{name}']:.2f}"
         if self._bar is None and trainer.is_global_zero:
             print(
@@ -68,6 +69,11 @@ class Progress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._close()
+
+    def _judged(self) -> str:
+        if self._run.metric is None:
+            raise RuntimeError("a recipe's run knows its metric before it trains")
+        return self._run.metric.name
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -99,7 +105,7 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
         table.add_row(
             phase["name"],
             str(phase["epochs"]),
-            f"{phase['lr']:.3g}",
+            f"{phase['rate']:.3g}",
             f"{100 * phase['sparsity']:.0f} %",
             f"{100 * phase['sparsity_measured']:.2f} %",
             f"{phase['train_loss']:.4f}",
@@ -127,5 +133,5 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
     console.print(
         f"valid {metric} {difference:+.2f} {record['metric']['unit']} since the first phase, at "
         "more training; "
-        f"whether the sparse phase is the reason, `redense study {record['recipe']}` tells"
+        f"whether the sparse phase is the reason, `redense prove {record['recipe']}` tells"
     )

@@ -9,7 +9,6 @@ def train(run):
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,9 +18,9 @@ from torch.optim import Optimizer
 
 from redense.plan import Plan
 from redense.prunable import Patterns
-from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
 from redense.runs.loop import Loop, own_numbers
+from redense.runs.task import Metric
 
 Scores = Mapping[str, float]
 Trained = float | Mapping[str, "Scores | Callable[[], Scores] | float"]
@@ -55,7 +54,7 @@ class Run:
 
     def __init__(self, folder: RunFolder, *, reads_test: bool = True, quiet: bool = False) -> None:
         self.files = folder
-        self.config = RunConfig.from_json(json.dumps(folder.config))
+        self.config = folder.config
         self.reads_test, self.quiet = reads_test, quiet
         self.rows: list[dict[str, Any]] = []
         """One per epoch: what `log` was given, loss and scores."""
@@ -66,6 +65,13 @@ class Run:
         self.main = True
         """Whether this process writes; of several ranks the first does."""
         self.data: dict[str, Any] = {}
+        """Name, sizes and sha256 of what it is trained on."""
+        self.metric: Metric | None = None
+        """What is judged; None for the first score that the training function returns."""
+        self.selection = "what the training function returned"
+        """Which weights are scored, in words."""
+        self.branches = False
+        """Whether other runs may start from this one's phases."""
         self._plan = self.config.to_plan()
         self._asked_for_plan = False
         self._loop: Loop | None = None
@@ -168,11 +174,6 @@ class Run:
         """Whether the training function asked for the plan in any way."""
         return self._loop is not None or self._asked_for_plan
 
-    @property
-    def branches(self) -> bool:
-        """Whether other runs may start from this one's checkpoints."""
-        return self._loop is not None
-
     def show(self, row: Mapping[str, Any], unit: str) -> None:
         """Print a finished row, unless the run is quiet."""
         if self.quiet or not self.main:
@@ -188,5 +189,5 @@ class Run:
     def _walk(self, loop: Loop) -> Iterator[int]:
         if self._loop is not None:
             raise ValueError("a run has one loop: call run.epochs() or run.steps() once")
-        self._loop = loop
+        self._loop, self.branches = loop, True
         return loop.walk()

@@ -8,23 +8,25 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from redense.masks import build_masks
-from redense.recipes import RECIPES
 from redense.runs.checkpoints import WholeCheckpointIO
+from redense.runs.configuration import RunConfig
 from redense.runs.sharding import Sharded
+from redense.runs.task import Batches, Task
 
 STRATEGIES = {"ddp": DDPStrategy, "fsdp2": Sharded}
 """How several devices share a network."""
 
 
-def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]) -> Trainer:
+def build_trainer(config: RunConfig, epochs: int, callbacks: list[Callback]) -> Trainer:
     """A Lightning trainer on the config's devices, or torchrun's, with checkpoints that are
     whole."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -33,15 +35,15 @@ def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]
         os.environ.get("LOCAL_WORLD_SIZE", 0)
     )  # torchrun's; Lightning's own launcher does not set it
     nodes = int(os.environ["WORLD_SIZE"]) // local if local else 1
-    devices = local or config["devices"]
+    devices = local or config.devices
     # said, for in slurm's interactive sessions Lightning would take the allocation's tasks for ours
     environment = TorchElasticEnvironment() if local else LightningEnvironment()
     return Trainer(
-        accelerator=config["accelerator"],
+        accelerator=config.accelerator,
         devices=devices,
         num_nodes=nodes,
         strategy=_strategy(config, nodes * devices),
-        precision=config["precision"],
+        precision=cast("Any", config.precision),
         max_epochs=epochs,
         callbacks=callbacks,
         plugins=[WholeCheckpointIO(), environment],
@@ -54,54 +56,36 @@ def build_trainer(config: dict[str, Any], epochs: int, callbacks: list[Callback]
     )
 
 
-def evaluate(trainer: Trainer, task: Any, loader: Any) -> dict[str, float]:
+def evaluate(trainer: Trainer, task: Task, loader: Batches) -> dict[str, float]:
     """The scores of the final weights on one split, read once; empty where there is none."""
     if not len(loader):
         return {}
     with quiet_lightning():
-        trainer.test(task, loader, verbose=False)
-    scores: dict[str, float] = task.scores()
-    return scores
+        trainer.test(cast("LightningModule", task), loader, verbose=False)
+    return task.scores()
 
 
-def check_config(config: dict[str, Any]) -> None:
+def check_machine(config: RunConfig) -> None:
     """Find mistakes that would otherwise show only when training starts.
 
     Raises:
-        ValueError: a seed out of range, a mask, device, strategy or precision that there is not.
+        ValueError: a mask, device, strategy or precision that there is not.
     """
-    strategy = config.get("strategy", "ddp")
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
-    if strategy == "fsdp2" and "configure_model" not in vars(RECIPES[config["recipe"]].load()[0]):
-        raise ValueError(
-            f"strategy fsdp2 trains images only, got recipe {config['recipe']}; leave out "
-            "--strategy"
-        )
-    if strategy == "fsdp2" and config["options"]["ema"]:
-        raise ValueError("strategy fsdp2 keeps no moving average of its shards; leave out --ema")
-    if (
-        strategy == "fsdp2" and not config["options"]["momentum"]
-    ):  # lightning 2.6's _rekey_optimizer_state_if_needed
-        raise ValueError(
-            "strategy fsdp2 needs a momentum above 0: Lightning resumes no optimizer without state"
-        )
-    if not 0 <= config["seed"] < 2**32:
-        raise ValueError(f"seed must lie in 0 to {2**32 - 1}, got {config['seed']}")
-    for phase in config["plan"]:
+    if config.strategy not in STRATEGIES:
+        known = ", ".join(STRATEGIES)
+        raise ValueError(f"strategy must be one of {known}, got {config.strategy!r}")
+    for phase in config.plan:
         build_masks({}, phase["sparsity"], phase["mask"])
     try:
         build_trainer(config, 1, [])
     except MisconfigurationException as error:
         raise ValueError(
-            f"accelerator {config['accelerator']!r}, devices {config['devices']}: {error}"
+            f"accelerator {config.accelerator!r}, devices {config.devices}: {error}"
         ) from error
 
 
-def _strategy(config: dict[str, Any], processes: int) -> Any:
-    if processes == 1:
-        return "auto"
-    return STRATEGIES[config.get("strategy", "ddp")]()  # study's and older folders have none
+def _strategy(config: RunConfig, processes: int) -> Any:
+    return "auto" if processes == 1 else STRATEGIES[config.strategy]()
 
 
 @contextmanager

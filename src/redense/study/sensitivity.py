@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.console import Console
@@ -17,12 +18,13 @@ from rich.table import Table
 from tqdm import tqdm
 
 from redense.masks import magnitude_mask
-from redense.plan import Plan, check_sparsity
+from redense.plan import check_sparsity
 from redense.prunable import prunable
 from redense.runs.checkpoints import read, write_text, write_whole
 from redense.runs.folder import RunFolder
+from redense.runs.task import Task
 from redense.runs.trainer import build_trainer, evaluate
-from redense.runs.training import build_task, patterns_of
+from redense.runs.training import patterns_of
 
 LEVELS = (0.2, 0.3, 0.5, 0.7, 0.9)
 
@@ -32,16 +34,16 @@ class Sensitivity:
     """Validation scores of a dense network with one layer pruned at a time.
 
     Args:
-        metric, unit, higher_is_better: of the scores.
+        name, higher_is_better, unit: of the scores.
         dense: the untouched network's score.
         scores: for each layer, a score a level.
         proposal: for each layer the highest level that costs at most ``tolerance``; 0 where even
             the lowest costs more.
     """
 
-    metric: str
-    unit: str
+    name: str
     higher_is_better: bool
+    unit: str
     dense: float
     levels: tuple[float, ...]
     scores: dict[str, tuple[float, ...]]
@@ -50,27 +52,28 @@ class Sensitivity:
 
 
 def measure(
-    run: RunFolder, levels: Sequence[float] = LEVELS, tolerance: float = 0.5
+    run: RunFolder, task: Task, levels: Sequence[float] = LEVELS, tolerance: float = 0.5
 ) -> Sensitivity:
     """Prune each prunable layer of ``run``'s first phase's network by itself and read the
     validation split.
 
     Args:
+        task: the run's, with its data; the phase's weights are loaded into it.
         levels: sparsities to try, each in [0, 1).
         tolerance: what a layer's pruning may cost, in the metric's unit.
     """
     levels = tuple(sorted(check_sparsity(level) for level in levels))
     config = run.config
-    file = run.phase_file(Plan.from_records(config["plan"]).phases[0].name)
+    file = run.phase_file(config.to_plan().phases[0].name)
     if not file.exists():
         raise FileNotFoundError(
-            f"{file}: the first phase is not finished; redense train {config['recipe']} --resume"
+            f"{file}: the first phase is not finished; redense train {config.recipe} --resume"
         )
-    task = build_task(config)
-    task.load_state_dict(read(file)["state_dict"])
+    module = cast("LightningModule", task)
+    module.load_state_dict(read(file)["state_dict"])
     trainer = build_trainer(config, 1, [])
     dense = _score(trainer, task)
-    weights = prunable(task, *patterns_of(config))
+    weights = prunable(module, *patterns_of(config, task))
     scores = {}
     bar = tqdm(
         total=len(weights) * len(levels),
@@ -87,7 +90,8 @@ def measure(
                 weight.copy_(kept)
                 bar.update()
             scores[name.removeprefix("model.")] = tuple(found)
-    sign = 1 if task.higher_is_better else -1
+    metric = task.metric
+    sign = 1 if metric.higher_is_better else -1
     proposal = {
         layer: max(
             (lv for lv, s in zip(levels, found, strict=True) if sign * (dense - s) <= tolerance),
@@ -96,7 +100,12 @@ def measure(
         for layer, found in scores.items()
     }
     return Sensitivity(
-        task.metric, task.unit, task.higher_is_better, dense, levels, scores, tolerance, proposal
+        **asdict(metric),
+        dense=dense,
+        levels=levels,
+        scores=scores,
+        tolerance=tolerance,
+        proposal=proposal,
     )
 
 
@@ -111,7 +120,7 @@ def save(found: Sensitivity, run: RunFolder) -> tuple[Path, Path]:
     axes.axhline(found.dense, color="0.6", lw=0.8, ls="--")
     axes.set(
         xlabel="share of one layer's weights set to zero",
-        ylabel=f"validation {found.metric} ({found.unit})",
+        ylabel=f"validation {found.name} ({found.unit})",
     )
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     write_whole(picture, lambda partial: figure.savefig(partial, dpi=150, format="png"))
@@ -124,7 +133,7 @@ def print_sensitivity(found: Sensitivity, console: Console | None = None) -> Non
     table = Table(
         "layer",
         box=SIMPLE,
-        title=f"validation {found.metric} with one layer pruned; dense {found.dense:.2f}",
+        title=f"validation {found.name} with one layer pruned; dense {found.dense:.2f}",
     )
     for level in found.levels:
         table.add_column(f"{100 * level:g} %", justify="right")
@@ -141,7 +150,6 @@ def print_sensitivity(found: Sensitivity, console: Console | None = None) -> Non
     )
 
 
-def _score(trainer: Any, task: Any) -> float:
-    task.trainer = trainer
-    found: float = evaluate(trainer, task, task.val_dataloader())[task.metric]
-    return found
+def _score(trainer: Trainer, task: Task) -> float:
+    cast("LightningModule", task).trainer = trainer
+    return evaluate(trainer, task, task.val_dataloader())[task.metric.name]

@@ -95,7 +95,7 @@ def summarize_records(
 def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
     """Refuse records that differ in task, data or options: their scores cannot be compared."""
     if not records:
-        raise ValueError("no finished run: nothing to compare; redense study makes records")
+        raise ValueError("no finished run: nothing to compare; redense prove makes records")
     first = records[0]
     for record in records[1:]:
         for key, mine, theirs in (

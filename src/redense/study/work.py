@@ -1,4 +1,4 @@
-"""What a worker of a study does with a job: train a recipe, or a function of the user's own."""
+"""What a worker of a study does with a job: call the training function that was asked for."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from redense.runs.run import Run
 
 @dataclass(frozen=True)
 class FunctionWork:
-    """A training function as it travels to workers: by value, with the folder and the import path
-    of the process that asked."""
+    """A training function as it travels to workers: by value, with the folder, the import path and
+    redense's own environment variables of the process that asked."""
 
     pickled: bytes
     directory: str
     import_path: tuple[str, ...]
+    environment: dict[str, str]
     reads_test: bool
     data: dict[str, Any]
 
@@ -33,20 +34,15 @@ class FunctionWork:
     ) -> FunctionWork:
         """Pack ``train``; closures and functions of notebooks and scripts are packed whole."""
         pickled = cloudpickle.dumps(train)
-        return cls(pickled, str(Path.cwd()), tuple(sys.path), reads_test, data)
+        ours = {name: value for name, value in os.environ.items() if name.startswith("REDENSE_")}
+        return cls(pickled, str(Path.cwd()), tuple(sys.path), ours, reads_test, data)
 
     def __call__(self, folder: RunFolder) -> None:
         """Train one run to its record."""
+        os.environ.update(self.environment)
         os.chdir(self.directory)
         sys.path[:] = self.import_path
         train = cloudpickle.loads(self.pickled)
         run = Run(folder, reads_test=self.reads_test, quiet=True)
         run.data = self.data
         carry_out(train, run)
-
-
-def recipe_work(folder: RunFolder) -> None:
-    """Train a recipe's run to its record."""
-    from redense.runs.training import build_task, train
-
-    train(folder, build_task(folder.config), quiet=True)

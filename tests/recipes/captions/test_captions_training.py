@@ -13,11 +13,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import redense as core
+from redense.recipes import train
 from redense.recipes.captions import examples, scores
-from redense.recipes.captions.task import CaptionOptions
+from redense.recipes.captions.options import CaptionOptions
+from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
-from redense.study.jobs import plan_jobs, run_study
+from redense.study.jobs import plan_jobs
 from redense.study.methods import build_methods
+from redense.study.running import run_study
+from redense.study.work import FunctionWork
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 PLAN = ("--dense", 4, "--sparse", 2, "--redense", 2, "--sparse-lr", 0.5, "--accelerator", "cpu")
@@ -199,20 +203,13 @@ def test_a_resume_on_captions_that_changed_is_refused(trained, record, squares, 
 def test_a_branched_run_has_the_captions_of_the_phases_it_did_not_train(trained, squares, tmp_path):
     phases = core.dsd(1, 1, 1, 0.5)
     options = {"data": str(squares), "hidden": 16, "batch": 6, "cnn_epochs": 8}
-    config = {
-        "recipe": "captions",
-        "options": options,
-        "include": [],
-        "exclude": [],
-        "accelerator": "cpu",
-        "devices": 1,
-        "precision": "32-true",
-    }
+    config = RunConfig(recipe="captions", options=options, accelerator="cpu")
+    work = FunctionWork.of(train, reads_test=True, data={})
     jobs = plan_jobs(build_methods(["pruned", "dsd"], {"0.5": phases}), [0], config)
     assert jobs[1].shared == 2
     alone = [replace(job, parent=None, shared=0) for job in jobs]
-    assert not any(outcome.error for outcome in run_study(tmp_path / "branched", jobs))
-    assert not any(outcome.error for outcome in run_study(tmp_path / "alone", alone))
+    assert not any(outcome.error for outcome in run_study(tmp_path / "branched", jobs, work))
+    assert not any(outcome.error for outcome in run_study(tmp_path / "alone", alone, work))
     one, other = (
         tmp_path / kind / jobs[1].name / "captions.json" for kind in ("branched", "alone")
     )

@@ -20,15 +20,17 @@ import redense as package
 from redense import datasets
 from redense.lightning import DSDCallback
 from redense.prunable import prunable
+from redense.recipes import build_task
 from redense.recipes.images import models, streams
 from redense.recipes.images.cost import cost, tables
 from redense.recipes.images.folders import IMAGENET, open_folder
+from redense.recipes.images.options import ImageOptions
 from redense.recipes.images.presets import PRESETS
 from redense.recipes.images.streams import StreamedBatches
-from redense.recipes.images.task import ImageOptions, ImageTask
+from redense.recipes.images.task import ImageTask
 from redense.recipes.images.weights import load_exactly, read_weights
+from redense.runs.configuration import RunConfig
 from redense.runs.trainer import build_trainer, quiet_lightning
-from redense.runs.training import build_task
 
 ROOT = Path(__file__).parents[3]
 FACTS = {  # paper.md's table: epochs, rates, (top-1, top-5) errors
@@ -178,8 +180,7 @@ def test_the_papers_networks_go_through_all_phases_at_224_pixels(name, emoji):
         1, 1, 1, flags["sparsity"], sparse_lr=flags["sparse_lr"], redense_lr=flags["redense_lr"]
     )
     seen = Phases(name)
-    config = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
-    trainer = build_trainer(config, 3, [DSDCallback(plan), seen])
+    trainer = build_trainer(RunConfig(accelerator="cpu"), 3, [DSDCallback(plan), seen])
     with quiet_lightning():
         trainer.fit(task)
     assert trainer.global_step == 3
@@ -215,9 +216,6 @@ def checkpoint(tmp_path_factory):
     return file
 
 
-CONFIG = {"recipe": "images", "seed": 0, "include": [], "exclude": []}
-
-
 @pytest.mark.parametrize("kind", ["pt", "module.", "ckpt", "safetensors"])
 def test_training_starts_from_a_checkpoint(kind, checkpoint, pictures, tmp_path):
     weights, file = read_weights(checkpoint), tmp_path / f"weights.{kind.removesuffix('.')}"
@@ -229,7 +227,7 @@ def test_training_starts_from_a_checkpoint(kind, checkpoint, pictures, tmp_path)
             {"state_dict": {f"{prefix}{key}": value for key, value in weights.items()}}, file
         )
     options = {"data": str(pictures), "size": 32, "model": "resnet18", "init": str(file)}
-    state = build_task({**CONFIG, "options": options}).model.state_dict()
+    state = build_task(RunConfig(recipe="images", options=options)).model.state_dict()
     assert all(torch.equal(state[key], value) for key, value in weights.items())
 
 
@@ -285,7 +283,7 @@ def test_published_weights_come_from_the_local_cache_only(pictures, tmp_path, mo
     published = torchvision_network("googlenet", 3)
     torch.save(published.state_dict(), tmp_path / "checkpoints" / "googlenet-1378be20.pth")
     options = {"data": str(pictures), "size": 32, "model": "googlenet", "init": "pretrained"}
-    task = build_task({**CONFIG, "options": options})
+    task = build_task(RunConfig(recipe="images", options=options))
     assert task.model.transform_input  # these weights expect pixels in [-1, 1]
     assert task.config()["transform_input"]
     assert torch.equal(task.model.aux1.fc2.weight, published.aux1.fc2.weight)

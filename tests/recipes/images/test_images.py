@@ -14,7 +14,8 @@ from torchvision import models as zoo
 
 from redense.recipes.images import models
 from redense.recipes.images.data import AUGMENTATIONS, Batches, ImageData, Split, load
-from redense.recipes.images.task import ImageOptions, ImageTask
+from redense.recipes.images.options import ImageOptions
+from redense.recipes.images.task import ImageTask
 
 FAMILIES = [  # the smallest of each
     "alexnet",

@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from redense import prunable
-from redense.recipes import RECIPES
 from redense.recipes.speech.models import (
     DeepSpeech1,
     DeepSpeech2,
@@ -17,6 +16,7 @@ from redense.recipes.speech.models import (
     frames_after,
 )
 from redense.recipes.speech.recurrent import CELLS, SharedRecurrent, recurrent
+from redense.recipes.speech.task import SpeechTask
 
 LENGTHS = torch.tensor([17, 40, 1, 33])
 SMALL = {
@@ -187,7 +187,7 @@ def test_unclipped_it_equals_torchs_rnn_with_one_input_matrix():
 
 @pytest.mark.parametrize("model", [deepspeech1(width=8), deepspeech2(width=8, layers=3, filters=2)])
 def test_only_fully_connected_and_recurrent_weights_are_pruned(model: DeepSpeech1 | DeepSpeech2):
-    chosen = set(prunable(model, RECIPES["speech"].prunes))
+    chosen = set(prunable(model, SpeechTask.prunes))
     matrices = {key for key, p in model.named_parameters() if p.ndim > 1}
     assert matrices - chosen == {
         key for key in matrices if key.startswith(("convolutions", "output"))
@@ -199,9 +199,7 @@ def test_only_fully_connected_and_recurrent_weights_are_pruned(model: DeepSpeech
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_gated_cells_have_torchs_weights_pruned_too(cell: str):
-    chosen = prunable(
-        deepspeech2(width=8, layers=1, filters=2, cell=cell), RECIPES["speech"].prunes
-    )
+    chosen = prunable(deepspeech2(width=8, layers=1, filters=2, cell=cell), SpeechTask.prunes)
     assert [key for key in chosen if "recurrent" in key] == [
         f"recurrent.0.cells.weight_{kind}_l0{end}"
         for end in ("", "_reverse")

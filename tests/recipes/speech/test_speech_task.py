@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,15 @@ import pytest
 import soundfile
 import torch
 
+from redense.recipes import train
 from redense.recipes.speech.data import load
 from redense.recipes.speech.networks import build, restore
-from redense.recipes.speech.task import SpeechOptions, SpeechTask
+from redense.recipes.speech.options import SpeechOptions
+from redense.recipes.speech.task import SpeechTask
+from redense.runs.folder import RunFolder
+from redense.runs.outcome import carry_out
+from redense.runs.run import Run
+from redense.study.jobs import branch
 
 TONES = {"a": 500, "b": 1500, "c": 3000, " ": 0}
 TINY = (
@@ -87,7 +94,7 @@ def test_two_passes_half_then_a_quarter_are_the_default_and_recorded(trained):
         "redense 2",
     ]
     assert [round(phase["sparsity_measured"], 2) for phase in record["phases"]][1::2] == [0.5, 0.25]
-    assert [phase["lr"] / 0.01 for phase in record["phases"]] == pytest.approx(
+    assert [phase["rate"] / 0.01 for phase in record["phases"]] == pytest.approx(
         [1, 0.625, 0.375, 0.125, 0.0375]
     )
     assert record["metric"] == {"name": "wer", "higher_is_better": False, "unit": "points"}
@@ -133,11 +140,15 @@ def test_a_runs_report_plays_its_worst_utterances(trained, tmp_path, redense):
 
 
 def test_a_branch_takes_over_the_worst_utterances_of_the_phases_it_shares(trained, tmp_path):
-    SpeechTask.branched(trained, tmp_path, ["dense", "sparse 1"])
+    parent = RunFolder(trained)
+    config = replace(parent.config, method="shorter", plan=parent.config.plan[:3])
+    child = RunFolder.create(tmp_path / "child", config)
+    branch(parent, child, sum(phase["length"] for phase in config.plan[:2]))
+    carry_out(train, Run(child, quiet=True))
     whole, mine = (
-        json.loads((folder / "worst.json").read_text()) for folder in (trained, tmp_path)
+        json.loads((folder / "worst.json").read_text()) for folder in (trained, child.path)
     )
-    assert mine == {phase: whole[phase] for phase in ("dense", "sparse 1")}
+    assert mine == {phase: whole[phase] for phase in ("dense", "sparse 1", "redense 1")}
 
 
 def test_the_untrained_net_and_the_most_frequent_sentence_are_printed(speech, tmp_path, redense):

@@ -18,36 +18,32 @@ from redense.recipes.captions import scores
 from redense.recipes.captions.data import Split
 from redense.recipes.captions.features import Cnn
 from redense.runs.checkpoints import write_text, write_whole
-from redense.runs.folder import RunFolder
 
 
-def keep(folder: Path, phase: str, split: Split, captions: Sequence[str], seed: int) -> None:
-    """Add a phase's captions of every image to ``captions.json``, and after the last phase draw
-    ``captions.png``.
+def keep_examples(folder: Path, said: Mapping[str, Sequence[str]], split: Split, seed: int) -> None:
+    """Write what each phase says of every image to ``captions.json``, and draw ``captions.png``.
 
     The file holds ``phases``, ``random`` (numbers of a few images, chosen by the seed) and
     ``images``: path, references, and for each phase the caption and its score, which is BLEU of
     that caption alone.
     """
-    file = folder / "captions.json"
-    content = json.loads(file.read_text("utf-8")) if file.exists() else _begin(split, seed)
-    content["phases"] = [*(name for name in content["phases"] if name != phase), phase]
-    said = zip(content["images"], captions, scores.each(captions, split.references), strict=True)
-    for image, caption, score in said:
-        image["captions"][phase] = {"caption": caption, "score": round(score, 2)}
-    write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    if phase == RunFolder(folder).config["plan"][-1]["name"]:
-        draw(content, folder / "captions.png")
-
-
-def take_over(parent: Path, child: Path, phases: Sequence[str]) -> None:
-    """Begin ``child``'s ``captions.json`` with ``phases`` of ``parent``'s, of a run that branches
-    there."""
-    content = json.loads((parent / "captions.json").read_text("utf-8"))
-    content["phases"] = [name for name in content["phases"] if name in phases]
-    for image in content["images"]:
-        image["captions"] = {name: image["captions"][name] for name in content["phases"]}
-    write_text(child / "captions.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    images: list[dict[str, Any]] = [
+        {"image": str(picture.file), "references": references, "captions": {}}
+        for picture, references in zip(split.pictures, split.references, strict=True)
+    ]
+    for phase, captions in said.items():
+        scored = zip(images, captions, scores.each(captions, split.references), strict=True)
+        for image, caption, score in scored:
+            image["captions"][phase] = {"caption": caption, "score": round(score, 2)}
+    content = {
+        "seed": seed,
+        "score": "sentence BLEU, sacrebleu, effective order",
+        "phases": list(said),
+        "random": random.Random(seed).sample(range(len(split)), min(24, len(split))),
+        "images": images,
+    }
+    write_text(folder / "captions.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    draw(content, folder / "captions.png")
 
 
 def choose(content: Mapping[str, Any], many: int = 4) -> dict[str, list[int]]:
@@ -97,17 +93,3 @@ def keep_network(folder: Path, config: Mapping[str, Any], cnn: Cnn | None) -> No
         write_whole(
             folder / "cnn.safetensors", lambda partial: save_file(cnn.network.state_dict(), partial)
         )
-
-
-def _begin(split: Split, seed: int) -> dict[str, Any]:
-    numbers = random.Random(seed).sample(range(len(split)), min(24, len(split)))
-    images = [
-        {"image": str(picture.file), "references": references, "captions": {}}
-        for picture, references in zip(split.pictures, split.references, strict=True)
-    ]
-    return {
-        "seed": seed,
-        "score": "sentence BLEU, sacrebleu, effective order",
-        "phases": [],
-        "random": numbers,
-    } | {"images": images}

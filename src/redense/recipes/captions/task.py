@@ -1,10 +1,9 @@
-"""The caption task: options, loss, scores, optimizer."""
+"""The caption task: loss, scores, optimizer."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,74 +14,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from redense.recipes.captions import examples, scores
+from redense.recipes.captions import scores
 from redense.recipes.captions.data import Batches, Images, Pairs, load
 from redense.recipes.captions.decoding import beam_search, greedy
+from redense.recipes.captions.examples import keep_examples, keep_network
 from redense.recipes.captions.models import NeuralTalk, next_words
-
-
-@dataclass(frozen=True)
-class CaptionOptions:
-    """What is trained, on what, and how.
-
-    Args:
-        data: packaged set (emoji, tuxpaint), JSON in Karpathy's or COCO's form, or a folder with
-            it. images: folder of the images; default images, imgs or the JSON's own. features: file
-            of image features (vgg_feats.mat, safetensors); default vgg_feats.mat if it lies beside
-            the JSON. cnn: what makes features otherwise: words (small, trained first on the
-            training words) or a torchvision network. cnn_weights: of a torchvision network: a file,
-            pretrained (torchvision fetches them) or random. cnn_size: pixels a side for a
-            torchvision network.
-        cnn_epochs: of the words network.
-        least: words that train has less often are left out.
-        hidden: width of encoders and LSTM.
-        dropout: share dropped of encodings and of the decoder's input.
-        batch: pairs of image and caption an optimizer step, over all devices together.
-        lr: learning rate that the phases' factors multiply.
-        clip: largest absolute value of a gradient element.
-        weight_decay: L2 penalty.
-        beam: sentences side by side in decoding; 1 is greedy.
-        length_penalty: power of the length that a beam's scores are divided by; 0 none, 1 mean.
-        most_words: where a caption ends at the latest.
-    """
-
-    data: str = "emoji"
-    images: str | None = None
-    features: str | None = None
-    cnn: str = "words"
-    cnn_weights: str = "pretrained"
-    cnn_size: int = 224
-    cnn_epochs: int = 15
-    least: int = 3
-    hidden: int = 256
-    dropout: float = 0.5
-    batch: int = 100
-    lr: float = 1e-3
-    clip: float = 5.0
-    weight_decay: float = 1e-8
-    beam: int = 1
-    length_penalty: float = 0.0
-    most_words: int = 20
-
-    def __post_init__(self) -> None:
-        for name in ("cnn_size", "cnn_epochs", "least", "hidden", "batch", "beam", "most_words"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "clip", "weight_decay", "length_penalty"):
-            value, positive = getattr(self, name), name in ("lr", "clip")
-            if not (math.isfinite(value) and value >= 0) or (positive and value == 0):
-                raise ValueError(
-                    f"{name} must be a finite number {'above' if positive else 'at least'} 0, got "
-                    f"{value}"
-                )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+from redense.recipes.captions.options import CaptionOptions
+from redense.runs.task import Metric
 
 
 class CaptionTask(LightningModule):
-    """NeuralTalk on its data, as `redense.runs.training.train` drives it."""
+    """NeuralTalk on its data, as `redense.runs.training.fit` drives it."""
 
-    metric, higher_is_better, unit = "bleu4", True, "points"
+    metric = Metric("bleu4", True, "points")
+    prunes = ()
+    moving_average = None
 
     def __init__(self, options: CaptionOptions, seed: int) -> None:
         super().__init__()
@@ -144,16 +90,20 @@ class CaptionTask(LightningModule):
         found |= scores.bleu(captions, references) | {"exact": scores.exact(captions, references)}
         return found | (self._more(captions, references) if self._final else {})
 
-    def phase_ended(self, phase: str, folder: Path) -> None:
-        """Keep what the network says of every validation image by now."""
-        examples.keep(folder, phase, self.data.splits["valid"], self._last, self.seed)
-        examples.keep_network(folder, self.config(), self.data.cnn)
+    @property
+    def batch(self) -> int:
+        """Pairs of image and caption per optimizer step."""
+        return self.options.batch
 
-    @staticmethod
-    def branched(parent: Path, child: Path, phases: Sequence[str]) -> None:
-        """Take over what `phase_ended` kept of the phases that a run shares with the one it
-        branches from."""
-        examples.take_over(parent, child, phases)
+    def examples(self) -> dict[str, Any]:
+        """What the network says of every validation image by now."""
+        return {"captions": self._last}
+
+    def keep(self, folder: Path, examples: Mapping[str, Mapping[str, Any]]) -> None:
+        """captions.json, captions.png, and what the network is."""
+        said = {phase: answers["captions"] for phase, answers in examples.items()}
+        keep_examples(folder, said, self.data.splits["valid"], self.seed)
+        keep_network(folder, self.config(), self.data.cnn)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """RMSprop as in the paper; the plan sets the rate."""

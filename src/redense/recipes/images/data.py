@@ -171,7 +171,7 @@ class Batches:
             chosen = order[number * self._batch : (number + 1) * self._batch]
             images = self._split.images[chosen]
             if generator is not None:
-                images = _AUGMENTATIONS[self._augment](images, generator)
+                images = _AUGMENT[self._augment](images, generator)
             pixels = images.float().div_(255).sub_(self._mean).mul_(self._scale)
             yield pixels.contiguous(memory_format=torch.channels_last), self._split.labels[chosen]
 
@@ -193,8 +193,7 @@ def _flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[torch.arange(n).view(-1, 1, 1), :, rows, columns].permute(0, 3, 1, 2).contiguous()
 
 
-_AUGMENTATIONS = {"none": lambda images, generator: images, "flip": _flip, "flip-crop": _flip_crop}
-AUGMENTATIONS = tuple(_AUGMENTATIONS)
+_AUGMENT = {"none": lambda images, generator: images, "flip": _flip, "flip-crop": _flip_crop}
 
 
 def _read_named(name: str, root: Path | None) -> tuple[dict[str, Split], tuple[str, ...]]:

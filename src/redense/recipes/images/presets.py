@@ -55,6 +55,16 @@ class Preset:
             "redense_lr": redense_lr,
         }
 
+    @property
+    def summary(self) -> str:
+        """One line for ``--help``."""
+        epochs = " + ".join(f"{number:g}" for number in self.epochs)
+        before, after = self.expected[0][0], self.expected[-1][0]
+        return (
+            f"{self.name} ({epochs} epochs at {100 * self.sparsity:.0f} %, top-1 error "
+            f"{before:.2f} to {after:.2f} % in the paper)"
+        )
+
     def __str__(self) -> str:
         rows = [("the paper", "epochs", "rate", "sparsity", "top-1 error", "top-5 error")]
         names, shares = ("dense", "sparse", "DSD"), ("-", f"{100 * self.sparsity:.0f} %", "-")

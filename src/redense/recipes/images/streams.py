@@ -25,17 +25,16 @@ from redense.recipes.images.folders import (
     is_list,
     open_folder,
 )
+from redense.recipes.images.options import STREAMED_AUGMENTATIONS
 from redense.recipes.images.shards import has_shards, open_shards
 
-AUGMENTATIONS = ("resize-crop", "scale-crop", "scale-crop-colour")
-"""Those that need the whole image and so always stream; the others stream what exceeds memory."""
 _MOST_BYTES = 8 << 30
 
 
 def wanted(name: str, augment: str, size: int | None) -> bool:
     """Whether to stream: whole images are needed, or ``name`` has shards or more pictures than
     memory would hold."""
-    if augment in AUGMENTATIONS or name.lower() == "imagenet" or has_shards(Path(name)):
+    if augment in STREAMED_AUGMENTATIONS or name.lower() == "imagenet" or has_shards(Path(name)):
         return True
     fit = _MOST_BYTES // (3 * (size or 64) ** 2)
     return any(number >= fit for number, _ in enumerate(_lines_or_files(Path(name))))

@@ -15,7 +15,6 @@ from redense.recipes.speech.data import Split
 from redense.recipes.speech.models import Padded
 from redense.recipes.speech.readers import Utterance
 
-AUGMENTATIONS = ("none", "spec", "speed", "spec-speed")
 SPEEDS = (1.0, 0.9, 1.1)
 """Speed perturbation, Ko et al. 2015."""
 
@@ -44,8 +43,8 @@ class Batches:
 
     Args:
         normalize: frames (T, bins) to what the network sees.
-        augment: one of `AUGMENTATIONS`; speed draws one of a split's stored speeds for each
-            utterance.
+        augment: one of the options' AUGMENTATIONS; speed draws one of a split's stored speeds for
+            each utterance.
     """
 
     def __init__(

@@ -12,21 +12,17 @@ from torch import nn
 
 from redense.recipes.speech.models import deepspeech1, deepspeech2
 
-_PAPER: dict[str, Any] = {"cell": "rnn"}
-NETWORKS: Mapping[str, tuple[Any, dict[str, Any]]] = {
-    "small": (deepspeech2, {"width": 256, "layers": 2, "filters": 8, "stride": 3, "cell": "rnn"}),
-    "deepspeech1": (deepspeech1, {**_PAPER, "width": 1024, "stride": 1}),
-    "deepspeech2": (
-        deepspeech2,
-        {**_PAPER, "width": 1760, "layers": 7, "filters": 32, "stride": 2},
-    ),
+NETWORKS: Mapping[str, Any] = {
+    "small": deepspeech2,
+    "deepspeech1": deepspeech1,
+    "deepspeech2": deepspeech2,
 }
-"""Name to (function, its arguments' defaults)."""
+"""What builds a network of `redense.recipes.speech.options.SIZES`."""
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
     """The untrained network of a task's `config()`."""
-    make, _ = NETWORKS[config["architecture"]]
+    make = NETWORKS[config["architecture"]]
     network: nn.Module = make(config["bins"], len(config["alphabet"]) + 1, **config["sizes"])
     return network
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redense.recipes.speech.batches import AUGMENTATIONS
-from redense.recipes.speech.networks import NETWORKS
-from redense.recipes.speech.recurrent import CELLS
-
+AUGMENTATIONS = ("none", "spec", "speed", "spec-speed")
+CELLS = ("rnn", "gru", "lstm")
+SIZES: Mapping[str, dict[str, Any]] = {
+    "small": {"width": 256, "layers": 2, "filters": 8, "stride": 3, "cell": "rnn"},
+    "deepspeech1": {"cell": "rnn", "width": 1024, "stride": 1},
+    "deepspeech2": {"cell": "rnn", "width": 1760, "layers": 7, "filters": 32, "stride": 2},
+}
+"""Networks by name, with the paper's sizes but for the small one."""
 NORMALIZATIONS = ("utterance", "corpus")
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -65,7 +70,7 @@ class SpeechOptions:
 
     def __post_init__(self) -> None:
         choices = {
-            "model": tuple(NETWORKS),
+            "model": tuple(SIZES),
             "cell": CELLS,
             "on_bad_data": ("skip", "stop"),
             "normalize": NORMALIZATIONS,
@@ -100,7 +105,13 @@ class SpeechOptions:
             name: getattr(self, name) for name in ("width", "layers", "filters", "stride", "cell")
         }
         return (
-            NETWORKS[self.model][1]
+            SIZES[self.model]
             | {k: v for k, v in given.items() if v is not None}
             | {"dropout": self.dropout}
+        )
+
+    def check_sharding(self) -> None:
+        """Each device holds the whole network."""
+        raise ValueError(
+            "strategy fsdp2 trains images only, got recipe speech; leave out --strategy"
         )

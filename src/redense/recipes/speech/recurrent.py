@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from redense.recipes.speech.options import CELLS
+
 CLIP = 20.0
 """Where the rectifier saturates: min(max(x, 0), 20), Hannun et al. 2014, section 2."""
-
-CELLS = ("rnn", "gru", "lstm")
 
 
 def clipped_relu(x: Tensor) -> Tensor:

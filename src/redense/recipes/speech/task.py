@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,16 @@ from redense.recipes.speech.options import SpeechOptions
 from redense.recipes.speech.scores import Answer, by_speaker, error_rates, most_frequent, worst
 from redense.runs.checkpoints import write_text
 from redense.runs.progress import Progress
+from redense.runs.task import Metric
 
 
 class SpeechTask(LightningModule):
-    """A recogniser on its data, as `redense.runs.training.train` drives it."""
+    """A recogniser on its data, as `redense.runs.training.fit` drives it."""
 
-    metric, higher_is_better, unit = "wer", False, "points"
+    metric = Metric("wer", False, "points")
+    prunes = ("fully_connected.*", "recurrent.*")
+    """Neither the convolutions nor the CTC output, as in the paper."""
+    moving_average = None
 
     def __init__(self, options: SpeechOptions, seed: int) -> None:
         super().__init__()
@@ -110,24 +114,19 @@ class SpeechTask(LightningModule):
         self._last, self._answers, self._loss = answers, [], [0.0, 0]
         return {"loss": loss / max(characters, 1), **error_rates(answers)}
 
-    def phase_ended(self, phase: str, folder: Path) -> None:
-        """Keep this phase's worst utterances and speakers in worst.json, and in network.json what
-        the network is."""
-        file = folder / "worst.json"
-        found = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        found[phase] = {"worst": worst(self._last), "speakers": by_speaker(self._last)}
-        write_text(file, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        write_text(
-            folder / "network.json", json.dumps(self.config(), indent=2, ensure_ascii=False) + "\n"
-        )
+    @property
+    def batch(self) -> int:
+        """Utterances per optimizer step."""
+        return self.options.batch
 
-    @staticmethod
-    def branched(parent: Path, child: Path, phases: Sequence[str]) -> None:
-        """Take over what `phase_ended` kept of the phases that a run shares with the one it
-        branches from."""
-        found = json.loads((parent / "worst.json").read_text("utf-8"))
-        kept = {phase: found[phase] for phase in phases if phase in found}
-        write_text(child / "worst.json", json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    def examples(self) -> dict[str, Any]:
+        """This phase's worst utterances, and its speakers."""
+        return {"worst": worst(self._last), "speakers": by_speaker(self._last)}
+
+    def keep(self, folder: Path, examples: Mapping[str, Mapping[str, Any]]) -> None:
+        """The examples in worst.json, and in network.json what the network is."""
+        for name, content in (("worst.json", examples), ("network.json", self.config())):
+            write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, or DeepSpeech's Nesterov momentum; the plan sets the rate."""

@@ -1,0 +1,286 @@
+"""``redense prove``: a recipe, or a function of your own, against its controls of equal budget."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redense.cli.flags import Machine, Parser, add_flag, build, choose, near, parse
+from redense.cli.train import run_config, usual_schedule
+from redense.recipes import RECIPES
+from redense.recipes.schedule import Schedule, read_plan
+
+if TYPE_CHECKING:
+    from redense.plan import Plan
+    from redense.proof import Question
+    from redense.runs.run import Run
+
+_USAGE = f"""usage: redense prove RECIPE [flags]
+       redense prove FILE.py:FUNCTION [flags]
+       redense prove package.module:FUNCTION [flags]
+
+Train a plan and its controls of equal budget over the same seeds, and say whether it helped.
+
+recipes: {", ".join(RECIPES)}
+FUNCTION takes a run and returns a score:
+
+    def train(run):
+        model, optimizer = build(run.seed)
+        for epoch in run.epochs(model, optimizer):
+            train_one_epoch(model, optimizer)
+        return {{"valid": {{"top1": accuracy(model)}}}}
+
+redense prove RECIPE --help shows all flags; the same command goes on with an unfinished study."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Args:
+        seeds: how many; every method runs once with each of 0, 1, 2, ...
+        methods: with commas: dense, longer, lower_lr (the matched control), early_stop, swa,
+            pruned, random_dsd, dsd, dsdsd.
+        jobs: runs at a time, one thread each; default one per core that this process may use.
+        backend: loky on this machine, dask or ray for a cluster.
+        split: what the verdict reads: test, or valid while choosing a setting.
+        out: study folder; default runs/prove-NAME. An unfinished study there goes on.
+    """
+
+    seeds: int = 8
+    methods: str = "dense,longer,lower_lr,swa,random_dsd,dsd"
+    jobs: int | None = None
+    backend: str = "loky"
+    split: str = "test"
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in ("test", "valid"):
+            raise ValueError(f"split must be test or valid, got {self.split!r}")
+        if self.backend not in ("loky", "dask", "ray"):
+            raise ValueError(f"backend must be one of loky, dask, ray, got {self.backend!r}")
+        if self.seeds < 2:
+            raise ValueError(
+                f"seeds must be at least 2, got {self.seeds}; a verdict needs 6 and more"
+            )
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {self.jobs}")
+
+    @property
+    def workers(self) -> int:
+        """Jobs at a time: slurm, taskset and a container's quota may leave fewer cores than there
+        are."""
+        from loky import cpu_count
+
+        cores: int = cpu_count()
+        return self.jobs or cores
+
+
+def prove_command(arguments: list[str]) -> int:
+    """Put dense-sparse-dense to the proof."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if arguments else 2
+    target, flags = arguments[0], arguments[1:]
+    if target.endswith(".py"):
+        raise ValueError(f"{target} is a file: name its training function, {target}:train, say")
+    name = None if ":" in target else choose("recipe", target, RECIPES)
+    asked = parse(_parser(target, name, flags), flags)
+    study = build(Study, asked)
+    question = _question(target, name, asked, study, ["redense", "prove", *arguments])
+    if asked.dry_run:
+        print(_dry_run(question))
+        return 0
+    if name is not None:
+        from redense.recipes import build_task
+
+        build_task(question.planned[0].config)  # mistakes in data and options are told here
+    if warning := _too_few(question):
+        print(warning, file=sys.stderr)
+    return _answer(question, study)
+
+
+def _parser(target: str, recipe: str | None, flags: list[str]) -> Parser:
+    parser = Parser(
+        f"redense prove {target}",
+        "Compare dense-sparse-dense with controls of equal budget, paired over seeds.",
+    )
+    usual = {} if recipe is None else usual_schedule(RECIPES[recipe], flags)
+    shares = usual.pop("sparsity", Schedule.sparsity)
+    parser.add_fields(Study)
+    parser.add_fields(Schedule, skip={"sparsity"}, defaults=usual)
+    add_flag(
+        parser,
+        "sparsity",
+        str,
+        "/".join(map(str, shares)) if isinstance(shares, list) else str(shares),
+        "one share to hold, several to compare with commas between them; 0.5/0.25 is one for each "
+        "of two passes",
+    )
+    if recipe is None:
+        add_flag(parser, "higher_is_better", bool, True, "of the score that is returned")
+    else:
+        parser.add_fields(RECIPES[recipe].options_class(), defaults=usual)
+        parser.add_fields(Machine, skip={"out", "strategy"})
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print plans and cost, train nothing"
+    )
+    return parser
+
+
+def _question(
+    target: str, recipe: str | None, asked: argparse.Namespace, study: Study, command: list[str]
+) -> Question:
+    from redense.proof import Question, check_function, source_sha256, with_controls
+    from redense.recipes import train as train_recipe
+    from redense.runs.configuration import RunConfig
+    from redense.study.methods import build_methods
+
+    train: Callable[[Run], Any]
+    defaults: dict[str, Any]
+    methods = build_methods(with_controls(study.methods.split(",")), _plans(asked))
+    if recipe is None:
+        function = _function(target)
+        check_function(function)
+        config = RunConfig(
+            function=target, higher_is_better=asked.higher_is_better, command=command
+        )
+        folder = Path("runs") / f"prove-{target.partition(':')[2]}"
+        train, source, defaults = function, source_sha256(function), {}
+    else:
+        options = RECIPES[recipe].options_class()
+        config = run_config(recipe, build(options, asked), asked, command)
+        folder = Path("runs") / f"prove-{recipe}"
+        train, source, defaults = train_recipe, "", vars(options())
+    return Question(
+        folder=study.out or folder,
+        train=train,
+        methods=methods,
+        seeds=study.seeds,
+        config=config,
+        source_sha256=source,
+        split=study.split,
+        options=defaults,
+    )
+
+
+def _plans(asked: argparse.Namespace) -> dict[str, Plan]:
+    """The plans under proof, by how their sparsity was written."""
+    if asked.plan is not None:
+        return {"": read_plan(asked.plan)}
+    try:
+        levels = {
+            text: [float(share) for share in text.split("/")] for text in asked.sparsity.split(",")
+        }
+    except ValueError:
+        raise ValueError(
+            f"--sparsity takes numbers such as 0.3, 0.2,0.5 or 0.5/0.25, got {asked.sparsity!r}"
+        ) from None
+    return {
+        text: build(Schedule, asked, sparsity=shares[0] if len(shares) == 1 else shares).to_plan()
+        for text, shares in levels.items()
+    }
+
+
+def _function(target: str) -> Callable[[Any], Any]:
+    """The training function of ``FILE.py:FUNCTION`` or ``package.module:FUNCTION``.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError, TypeError: there is none; what there is, is
+            said.
+    """
+    import cloudpickle
+
+    place, _, name = target.rpartition(":")
+    if place.endswith(".py"):
+        module = _module_of(Path(place))
+    else:
+        sys.path.insert(0, str(Path.cwd()))
+        module = _import(place, lambda: importlib.import_module(place))
+    cloudpickle.register_pickle_by_value(module)  # a worker needs no file of the same name
+    known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+    if name not in vars(module):
+        hint = near(name, known)
+        raise ValueError(
+            f"{place} has no function {name!r}; {f'{hint} ' if hint else ''}it has "
+            f"{', '.join(known) or 'none'}"
+        )
+    function = vars(module)[name]
+    if not callable(function):
+        raise TypeError(f"{target} must be a function, got {type(function).__name__}")
+    found: Callable[[Any], Any] = function
+    return found
+
+
+def _module_of(file: Path) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; it takes FILE.py:FUNCTION")
+    sys.path.insert(0, str(file.parent.absolute()))  # as python FILE.py would
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    loader = spec.loader
+    _import(str(file), lambda: loader.exec_module(module))
+    return module
+
+
+def _import(place: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        raise ImportError(
+            f"{place} could not be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _dry_run(question: Question) -> str:
+    """The plan of every method, what all cost, and from how many seeds on there is a verdict."""
+    plans = [f"{name}\n{method.plan}" for name, method in question.methods.items()]
+    said = [*plans, question.announce(question.planned), _least(question)]
+    return "\n\n".join([*said, *filter(None, [_too_few(question)])])
+
+
+def _least(question: Question) -> str:
+    return (
+        f"a verdict on {len(question.methods) - 1} comparisons takes at least "
+        f"{_least_seeds(question)} seeds"
+    )
+
+
+def _too_few(question: Question) -> str:
+    least = _least_seeds(question)
+    if question.seeds >= least:
+        return ""
+    return (
+        f"warning: {question.seeds} seeds allow no verdict on {len(question.methods)} methods, "
+        f"pass --seeds {least} or fewer methods"
+    )
+
+
+def _least_seeds(question: Question) -> int:
+    from redense.study.stats import least_seeds
+
+    return least_seeds(len(question.methods) - 1)
+
+
+def _answer(question: Question, study: Study) -> int:
+    from redense.runs.checkpoints import write_text
+    from redense.study.summary import as_markdown
+
+    try:
+        found = question.answer(jobs=study.workers, backend=study.backend)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing is lost: the same command goes on") from None
+    print(found)
+    if found.failed:
+        return 1
+    write_text(question.folder / "summary.md", as_markdown(found.summary) + "\n")
+    return 0

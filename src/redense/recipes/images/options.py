@@ -1,0 +1,113 @@
+"""The image recipe's flags."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+AUGMENTATIONS = ("none", "flip", "flip-crop")
+"""Of images in memory."""
+STREAMED_AUGMENTATIONS = ("resize-crop", "scale-crop", "scale-crop-colour")
+"""Of images that are decoded as they are needed."""
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What is trained, on what, and how.
+
+    Args:
+        data: packaged set (fashion-mnist, emoji-groups), torchvision class on disk (CIFAR10),
+            folder with train/ and val/ of one folder a class, CSV list with the columns path,
+            label, split, or folder of Parquet shards (train-00000.parquet,
+            validation-00000.parquet, ... with image and label, as the hub's ImageNet; classes from
+            the shards or classes.txt). Shards, imagenet and folders that memory would not hold are
+            streamed.
+        data_root: where torchvision's data sets lie; default redense's cache folder.
+        model: small, cifar-resnet20, cifar-resnet56 or any torchvision classifier (resnet18, vgg16,
+            googlenet, ...). init: trained weights to start from instead of a first dense phase: a
+            .pt, .ckpt or .safetensors file with the
+            model's keys, or pretrained for torchvision's published ones in the local cache.
+        train_images: how many images of a seeded shuffle to train on; default all.
+        valid_share: of the training images, held out for validation where the data have no split
+            for it; default a tenth, at most 5,000.
+        size: pixels a side; default as stored, 64 for folders and lists, 224 for streamed ones.
+        batch: images an optimizer step, over all devices together.
+        accumulate: parts that a step's images are trained in one after another, where memory is
+            short. lr: learning rate that the phases' factors multiply.
+        momentum: of SGD.
+        weight_decay: L2 penalty, on every parameter as in the paper.
+        nesterov: momentum as Nesterov's.
+        ema: evaluate and export an exponential moving average of the weights, of this decay (0.999,
+            say), that starts anew with each phase and so holds a sparse phase's zeros; default off.
+        augment: none, flip (mirrored at random) or flip-crop (mirrored and shifted by up to an
+            eighth); for streamed folders also resize-crop (a crop of the image at 256/224 of the
+            size), scale-crop (of any scale and aspect) and scale-crop-colour (and colours
+            jittered), all mirrored.
+        workers: processes that decode streamed images; default one a core, at most 8.
+        compile: torch.compile the network.
+    """
+
+    data: str = "fashion-mnist"
+    data_root: str | None = None
+    model: str = "small"
+    train_images: int | None = None
+    valid_share: float | None = None
+    size: int | None = None
+    init: str | None = None
+    batch: int = 128
+    accumulate: int = 1
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = True
+    ema: float | None = None
+    augment: str = "flip"
+    workers: int | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.augment not in (*AUGMENTATIONS, *STREAMED_AUGMENTATIONS):
+            raise ValueError(
+                f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}; "
+                f"streamed folders also take {', '.join(STREAMED_AUGMENTATIONS)}"
+            )
+        for name, lowest in (
+            ("batch", 1),
+            ("size", 8),
+            ("train_images", 1),
+            ("accumulate", 1),
+            ("workers", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate must divide batch {self.batch}, got {self.accumulate}")
+        if self.valid_share is not None and not 0 < self.valid_share < 1:
+            raise ValueError(
+                f"valid_share must lie between 0 and 1, got {self.valid_share}; 0.1 is usual"
+            )
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(
+                f"ema must lie between 0 and 1, got {self.ema}; 0.999 and 0.9999 are usual"
+            )
+        for name in ("lr", "momentum", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0) or (name == "lr" and value == 0):
+                raise ValueError(
+                    f"{name} must be a finite number {'above' if name == 'lr' else 'at least'} 0, "
+                    f"got {value}"
+                )
+
+    def check_sharding(self) -> None:
+        """FSDP2 keeps no moving average, and Lightning resumes no optimizer without state (its
+        `_rekey_optimizer_state_if_needed`, 2.6)."""
+        if self.ema:
+            raise ValueError(
+                "strategy fsdp2 keeps no moving average of its shards; leave out --ema"
+            )
+        if not self.momentum:
+            raise ValueError(
+                "strategy fsdp2 needs a momentum above 0: Lightning resumes no optimizer without "
+                "state"
+            )

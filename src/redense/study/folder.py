@@ -1,0 +1,87 @@
+"""A study's folder: study.json says what it asks, and each run lies in METHOD--SEED."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from redense.plan import Plan
+from redense.runs.checkpoints import write_text
+from redense.runs.record import upgraded
+
+
+def open_study(
+    folder: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> None:
+    """Make ``folder`` this study's, or go on with it; another study's folder is refused.
+
+    Settings are compared by value; what an older version did not know yet has its default. Methods
+    may be added to a study, and left out; the command line is kept but not compared.
+
+    Args:
+        settings: ``methods`` (name to a plan's records), ``command``, and what all runs share.
+        defaults: of settings, and of options in them, that an older study may lack.
+    """
+    file = folder / "study.json"
+    stored = _read(file) if file.exists() else None
+    methods = dict(settings["methods"])
+    if stored is not None:
+        if differing := _difference(stored, settings, defaults or {}):
+            raise ValueError(
+                f"{folder} holds a study with other settings: {differing} (see {file}); choose "
+                "another --out"
+            )
+        methods = {**stored["methods"], **methods}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps({**settings, "methods": methods}, indent=2) + "\n")
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write a study at {folder}: {error.strerror}; choose another --out"
+        ) from error
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Every finished run's record below ``folder``, in order of method and seed."""
+    files = sorted(folder.glob("*--*/record.json"))
+    found = [upgraded(json.loads(file.read_text("utf-8"))) for file in files]
+    return sorted(found, key=lambda record: (record["method"], record["seed"]))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); choose another --out") from error
+    if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
+        raise ValueError(f"{file} is not a study's: it has no methods; choose another --out")
+    return content
+
+
+def _difference(
+    stored: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> str:
+    """The first setting that is not the same, with both values; empty if all are."""
+    for name in settings.keys() - {"methods", "command"}:
+        mine, theirs = settings[name], stored.get(name, defaults.get(name))
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            theirs = {**defaults.get(name, {}), **theirs}
+        if mine != theirs:
+            return f"{name} was {_differing(theirs, mine)}, now {_differing(mine, theirs)}"
+    for name in settings["methods"].keys() & stored["methods"].keys():
+        if _plan(settings["methods"][name]) != _plan(stored["methods"][name]):
+            return f"{name} had another plan"
+    return ""
+
+
+def _differing(value: Any, other: Any) -> str:
+    """A value; of a table only what the other has otherwise."""
+    if not (isinstance(value, Mapping) and isinstance(other, Mapping)):
+        return repr(value)
+    return ", ".join(f"{key} {item!r}" for key, item in value.items() if other.get(key) != item)
+
+
+def _plan(records: list[dict[str, Any]]) -> Plan:
+    return Plan.from_records(records)

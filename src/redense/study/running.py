@@ -1,0 +1,180 @@
+"""Carry out a study's jobs: each one as soon as its parent is done, several at a time, each run one
+folder with one record."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from redense.runs.checkpoints import write_text
+from redense.runs.folder import RunFolder
+from redense.runs.lock import BusyError, sole
+from redense.study.jobs import Job, branch, can_branch
+from redense.study.workers import open_workers
+
+Work = Callable[[RunFolder], None]
+"""Trains the run of a folder to its record."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job: an error text, or nothing; ``busy`` while another process trains it."""
+
+    job: Job
+    error: str | None
+    busy: bool = False
+
+
+def run_study(
+    folder: Path, jobs: Sequence[Job], work: Work, *, workers: int = 1, backend: str = "loky"
+) -> list[Outcome]:
+    """Do every job that has no record yet; one that fails, or whose worker is killed, does not sink
+    the others.
+
+    When a worker is killed, the runs that were under way go on from their checkpoints one at a
+    time, so that the one that cannot be trained (memory, say) is known and costs itself alone.
+
+    Args:
+        work: trains one run; it travels to the workers by pickle.
+        workers: processes at a time, one thread each.
+        backend: see `redense.study.workers.open_workers`.
+    """
+    root = str(folder.absolute())  # a worker may stand elsewhere
+    outcomes: list[Outcome] = []
+    waiting = sorted(jobs, key=lambda job: -job.epochs)
+    suspects: list[Job] = []
+    under_way: dict[Future[Outcome], Job] = {}
+    with open_workers(backend, workers) as pool, _Progress(folder, jobs, workers) as progress:
+
+        def take(job: Job, future: Future[Outcome], *, alone: bool = False) -> bool:
+            """Sort a finished job where it belongs; whether it got anywhere."""
+            lost = future.exception()
+            if lost is not None and not alone:
+                suspects.append(job)
+                return True
+            outcome = future.result() if lost is None else _killed(folder, job, lost)
+            if outcome.busy:
+                waiting.append(job)
+                return False
+            outcomes.append(outcome)
+            progress.show(outcome)
+            return True
+
+        while waiting or under_way or suspects:
+            if suspects and not under_way:
+                pool.renew()
+                job = suspects.pop()
+                take(job, pool.submit(_run, root, job, work), alone=True)
+                continue
+            if not suspects:
+                for orphan in _take_orphans(waiting, outcomes):
+                    outcomes.append(orphan)
+                    progress.show(orphan)
+                unfinished = {job.name for job in (*waiting, *under_way.values())}
+                ready = [job for job in waiting if job.parent not in unfinished]
+                for job in ready[: workers - len(under_way)]:
+                    waiting.remove(job)
+                    under_way[pool.submit(_run, root, job, work)] = job
+            finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            moved = [take(under_way.pop(future), future) for future in finished]
+            if under_way or not moved or any(moved):
+                continue
+            time.sleep(1)  # another process trains all that is left
+    return outcomes
+
+
+def _take_orphans(waiting: list[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Remove from ``waiting`` the jobs whose parent has failed, or whose parent's parent has."""
+    failed = {outcome.job.name for outcome in outcomes if outcome.error}
+    orphans: list[Outcome] = []
+    while job := next((job for job in waiting if job.parent in failed), None):
+        waiting.remove(job)
+        failed.add(job.name)
+        orphans.append(Outcome(job, f"not run: {job.parent}, which it branches from, failed"))
+    return orphans
+
+
+def _killed(folder: Path, job: Job, lost: BaseException) -> Outcome:
+    """A job whose worker died under it when nothing else ran."""
+    error = "its process was killed, by the system for want of memory, say"
+    (folder / job.name).mkdir(parents=True, exist_ok=True)
+    write_text(folder / job.name / "error.txt", f"{error}\n{type(lost).__name__}: {lost}\n")
+    return Outcome(job, error)
+
+
+def _run(root: str, job: Job, work: Work) -> Outcome:
+    """In a worker: train one job to its record."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = Path(root) / job.name
+    try:
+        with sole(folder):
+            if not (folder / "record.json").exists():
+                work(_open(root, job))
+            (folder / "error.txt").unlink(missing_ok=True)
+    except BusyError:
+        return Outcome(job, None, busy=True)
+    except Exception as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "error.txt", traceback.format_exc())
+        return Outcome(job, f"{type(error).__name__}: {error}")
+    finally:
+        torch.set_num_threads(threads)  # one job at a time runs in the caller's own process
+    return Outcome(job, None)
+
+
+def _open(root: str, job: Job) -> RunFolder:
+    """The job's run, new or gone on with, started from its parent's checkpoint where it has one."""
+    folder = Path(root) / job.name
+    exists = (folder / "config.json").exists()
+    run = RunFolder(folder) if exists else RunFolder.create(folder, job.config)
+    if job.parent is not None and run.newest() is None:
+        parent = RunFolder(Path(root) / job.parent)
+        if can_branch(parent, job.shared):
+            branch(parent, run, job.shared)
+    return run
+
+
+class _Progress:
+    """A bar over the epochs to train; without a terminal, a line per finished run."""
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], workers: int) -> None:
+        left = [job for job in jobs if not (folder / job.name / "record.json").exists()]
+        self._left = {job.name: job.epochs for job in left}
+        self._runs, self._epochs, self._workers = len(left), sum(self._left.values()), workers
+        self._since = time.perf_counter()
+        self._bar = tqdm(total=self._epochs, unit="epoch", disable=None, desc=folder.name)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, outcome: Outcome) -> None:
+        """Count a run as finished."""
+        epochs = self._left.pop(outcome.job.name, None)
+        if epochs is None:
+            return
+        said = f"{outcome.job.name} {'failed' if outcome.error else 'done'}"
+        self._bar.update(epochs)
+        self._bar.set_postfix_str(said)
+        if self._bar.disable:
+            done = self._runs - len(self._left)
+            print(f"{said}, {done} of {self._runs} runs{self._time_left()}", file=sys.stderr)
+
+    def _time_left(self) -> str:
+        left = sum(self._left.values())
+        spent = self._epochs - left
+        if not left or not spent:
+            return ""
+        minutes = (time.perf_counter() - self._since) * left / spent / 60
+        return f", about {minutes:.0f} min left" if minutes >= 1 else ", under a minute left"

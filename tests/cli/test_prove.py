@@ -1,0 +1,134 @@
+"""``redense prove`` of a function in a file: what it trains, what it says, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+TRAIN = """
+import torch
+from torch import nn
+
+
+def train(run):
+    torch.manual_seed(run.seed)
+    model = nn.Linear(6, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    points = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
+    labels = (points[:, 0] > 0).long()
+    for _ in run.epochs(model, optimizer):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(points), labels).backward()
+        optimizer.step()
+    return {"valid": {"top1": float((model(points).argmax(1) == labels).float().mean())}}
+
+
+def forgets(run):
+    return 1.0
+
+
+def two(run, more):
+    return 1.0
+
+
+def nothing(run):
+    for _ in run.plan:
+        pass
+
+
+NUMBER = 3
+"""
+SHORT = ("--dense", "1", "--sparse", "1", "--redense", "1", "--sparsity", "0.5", "--jobs", "1")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(TRAIN)
+
+
+def test_a_function_of_a_file_is_proved_and_the_command_is_kept(redense):
+    flags = (*SHORT, "--seeds", "2", "--methods", "dense,lower_lr,dsd")
+    answer = redense("prove", "mine.py:train", *flags)
+    assert answer.code == 0, answer.err
+    assert "valid top1" in answer.out
+    assert "too few seeds (2) for a verdict on dsd" in answer.out
+    assert "warning: 2 seeds allow no verdict on 3 methods, pass --seeds 7" in answer.err
+    study = json.loads(Path("runs/prove-train/study.json").read_text())
+    assert study["command"] == ["redense", "prove", "mine.py:train", *flags]
+    assert study["function"] == "mine.py:train"
+    record = json.loads(Path("runs/prove-train/dsd--0/record.json").read_text())
+    assert record["function"] == "mine.py:train"
+    assert Path("runs/prove-train/summary.md").exists()
+    again = redense("prove", "mine.py:train", *flags)
+    assert (again.code, again.out) == (0, answer.out)
+
+
+def test_a_dry_run_trains_nothing_and_says_what_it_would_cost(redense):
+    answer = redense("prove", "mine.py:train", *SHORT, "--dry-run")
+    assert answer.code == 0
+    assert "random_dsd\nphase" in answer.out
+    assert "6 methods x 8 seeds, 0 of 48 runs done, 96 epochs to train" in answer.out
+    assert "a verdict on 5 comparisons takes at least 8 seeds" in answer.out
+    assert not Path("runs").exists()
+
+
+def test_the_default_number_of_seeds_allows_a_verdict(redense):
+    answer = redense("prove", "images", "--dry-run")
+    assert answer.code == 0
+    assert "warning" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("mine.py:trian", "mine.py has no function 'trian'; did you mean train?"),
+        ("mine.py:NUMBER", "mine.py:NUMBER must be a function, got int"),
+        ("mine.py:two", "train must take one argument, a run"),
+        ("mine.py", "name its training function, mine.py:train"),
+        ("no.py:train", "no.py: no such file"),
+        ("no.module:train", "no.module could not be imported: ModuleNotFoundError"),
+        ("broken.py:train", "broken.py could not be imported: SyntaxError"),
+        ("image", "there is no recipe 'image'; did you mean images?"),
+    ],
+)
+def test_what_is_no_function_is_one_line(redense, target, said):
+    Path("broken.py").write_text("def train(run:\n")
+    answer = redense("prove", target, *SHORT)
+    assert answer.code == 2
+    assert answer.err.startswith("redense: error: ")
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--sparsity", "0"), "a study needs a plan that holds weights"),
+        (("--sparsity", "half"), "--sparsity takes numbers such as 0.3"),
+        (("--seeds", "1"), "seeds must be at least 2, got 1"),
+        (("--backend", "slurm"), "backend must be one of loky, dask, ray, got 'slurm'"),
+        (("--methods", "dense,dds"), "there is no method 'dds'"),
+    ],
+)
+def test_bad_flags_are_one_line_before_any_training(redense, flags, said):
+    answer = redense("prove", "mine.py:train", *SHORT, *flags)
+    assert answer.code == 2
+    assert said in answer.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("forgets", "asked for neither run.epochs(), run.steps() nor run.plan"),
+        ("nothing", "score must be a number, got None"),
+    ],
+)
+def test_a_function_that_fails_in_every_run_says_why_and_ends_with_1(redense, function, said):
+    flags = ("--seeds", "2", "--methods", "dense,lower_lr,dsd")
+    answer = redense("prove", f"mine.py:{function}", *SHORT, *flags)
+    assert answer.code == 1
+    assert said in answer.out
+    assert "error.txt" in answer.out
