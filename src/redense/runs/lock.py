@@ -20,8 +20,8 @@ class BusyError(OSError):
 def sole(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; the system lets it go even if the process is killed.
 
-    >>> with sole(tmp_path):
-    ...     train()
+    >>> with sole(Path("runs/images-1")):
+    ...     pass
 
     Raises:
         BusyError: another process holds it; which one, is said.

@@ -37,8 +37,6 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
 
     Every epoch's order, augmentation and dropout are drawn from (seed, epoch) alone, so a run that
     was stopped at any moment ends with the same bits as one that was not.
-
-    >>> carry_out(lambda run: fit(run, task), run)
     """
     config, plan, module = run.config, run.plan, cast("LightningModule", task)
     include, exclude = patterns_of(config, task)

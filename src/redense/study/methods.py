@@ -225,7 +225,10 @@ def build_methods(
 
 
 def shared_epochs(one: Method, other: Method) -> int:
-    """How many epochs, in whole phases, two methods have in common from the start."""
+    """How many epochs, in whole phases, two methods have in common from the start; none where one
+    keeps its best epoch's weights, which a checkpoint of the last epoch does not hold."""
+    if "best" in (one.select, other.select):
+        return 0
     shared = 0
     for mine, theirs in zip(one.plan, other.plan, strict=False):
         if mine != theirs or mine.name in (one.average, other.average):
