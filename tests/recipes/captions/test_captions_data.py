@@ -96,6 +96,14 @@ def test_restval_is_training_data(tmp_path):
     assert readers.read(str(folder)).pictures[12].split == "train"
 
 
+def test_a_word_is_one_word_however_it_is_written(tmp_path):
+    folder = write_set(tmp_path / "squares")
+    sentences = [{"raw": "Le ‘Café’ d’Anne…"}, {"tokens": ["le", "cafe\u0301"]}]
+    change(folder, lambda content: content["images"][0].update(sentences=sentences))
+    said = readers.read(str(folder)).pictures[0].captions
+    assert said == (("le", "café", "d'anne"), ("le", "café"))
+
+
 def test_empty_captions_are_left_out_named_and_counted(tmp_path, capsys):
     folder = write_set(tmp_path / "squares")
 

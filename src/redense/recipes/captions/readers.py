@@ -4,7 +4,7 @@ files and count."""
 from __future__ import annotations
 
 import json
-import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from redense import datasets
+from redense.files.words import words
 
 LeftOut = defaultdict[str, list[str]]
 """Reason to the names of what was left out for it."""
@@ -78,11 +79,6 @@ def read(data: str, images: Path | None = None) -> Annotations:
     )
 
 
-def words(sentence: str) -> tuple[str, ...]:
-    """A sentence in lower case without punctuation, split at blanks."""
-    return tuple(re.findall(r"[^\s:;,.!?()“”«»\"]+", sentence.lower()))
-
-
 def check_images(pictures: Sequence[Picture]) -> None:
     """Raise FileNotFoundError that names the first missing images and counts all."""
     missing = [picture.file for picture in pictures if not picture.file.is_file()]
@@ -132,7 +128,7 @@ def _coco(
         split = (
             "valid" if part.startswith("val") else "test" if part.startswith("test") else "train"
         )
-        said: dict[int, list[tuple[str, ...]]] = {image["id"]: [] for image in content["images"]}
+        said: dict[int, list[list[str]]] = {image["id"]: [] for image in content["images"]}
         unknown = [one["image_id"] for one in content["annotations"] if one["image_id"] not in said]
         if unknown:
             raise ValueError(
@@ -153,7 +149,8 @@ def _picture(
     file: Path, captions: Iterable[Iterable[str]], split: str, column: int, left_out: LeftOut
 ) -> list[Picture]:
     """One picture, or none where nobody says anything of it."""
-    given = [tuple(str(word).lower() for word in caption) for caption in captions]
+    composed = (unicodedata.normalize("NFC", " ".join(map(str, one))) for one in captions)
+    given = [tuple(one.lower().split()) for one in composed]
     kept = tuple(caption for caption in given if caption)
     left_out["empty captions"] += [file.name] * (len(given) - len(kept))
     if not kept:
