@@ -192,9 +192,18 @@ def complete(
             raise ValueError(f"{title} has {len(train)} training image; it needs two or more")
         order = shuffled(len(train), 0, 0)
         train, valid = train.pick(order[:-held]), train.pick(order[-held:])
-        say(f"{title} has no validation split: {held:,} training images are held out for it")
     test = splits.get("test", train.pick(torch.empty(0, dtype=torch.long)))
     return train if most is None or most >= len(train) else train.first(most), valid, test
+
+
+def complete_and_say(
+    title: str, splits: Mapping[str, AnyPart], most: int | None, share: float | None
+) -> tuple[AnyPart, AnyPart, AnyPart]:
+    """`complete`, which of a user's own data says that validation images are held out."""
+    train, valid, test = complete(title, splits, most, share)
+    if "valid" not in splits:
+        say(f"{title} has no validation split: {len(valid):,} training images are held out for it")
+    return train, valid, test
 
 
 def open_folder(
@@ -221,7 +230,7 @@ def open_folder(
         _unpack_imagenet(path)
     splits, classes = list_pictures(path)
     check_classes(name, classes)
-    parts = complete(name, splits, most, valid_share)
+    parts = complete_and_say(name, splits, most, valid_share)
     return StreamedData(path.resolve().name, classes, *parts, size, resized(size))
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from redense import datasets
 from redense.files.folders import SPLITS
 from redense.files.pictures import middle, read_picture
-from redense.recipes.images.folders import check_classes, complete, list_pictures, shuffled
+from redense.recipes.images.folders import check_classes, complete_and_say, list_pictures, shuffled
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def read_pictures(
     """(train, valid, test, class names) of a folder or list; only what is kept is decoded."""
     splits, classes = list_pictures(path)
     check_classes(str(path), classes)
-    parts = complete(str(path), splits, most, valid_share)
+    parts = complete_and_say(str(path), splits, most, valid_share)
     titles = [f"{path.name} {names[0]}" for names in SPLITS.values()]
     train, valid, test = (
         _decode([file for file, _ in part.samples], [n for _, n in part.samples], size, title)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from redense.files.folders import SPLITS, plain_name, say, split_of
 from redense.files.text import read_lines
-from redense.recipes.images.folders import StreamedData, complete, few, resized, shuffled
+from redense.recipes.images.folders import StreamedData, complete_and_say, few, resized, shuffled
 from redense.runs.seeds import epoch_seed
 
 try:
@@ -228,7 +228,7 @@ def open_shards(
     for split, shards in splits.items():
         if not len(shards):
             raise ValueError(f"{files[split][0]} has no row with a label; remove it")
-    parts = complete(str(folder), splits, most, valid_share)
+    parts = complete_and_say(str(folder), splits, most, valid_share)
     return StreamedData(folder.resolve().name, known, *parts, size, resized(size))
 
 
