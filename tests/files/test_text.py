@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from redense.files.text import read_lines, read_tabs, read_text
+from redense.files.text import read_lines, read_table, read_text
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
@@ -29,7 +29,33 @@ def test_a_device_is_no_text():
         read_text(Path("/dev/zero"))
 
 
-def test_a_row_that_was_cut_off_is_named(tmp_path):
-    (tmp_path / "a.tsv").write_text("id\tpath\nme\ta.mp3\nyou")
-    with pytest.raises(ValueError, match=r"a\.tsv, line 3: no path"):
-        list(read_tabs(tmp_path / "a.tsv", ("path",)))
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ('Path\tSentence\na.mp3\tSay "hi"', {"path": "a.mp3", "sentence": 'Say "hi"'}),
+        (
+            'path,sentence\na.mp3,"Say ""hi"", then"',
+            {"path": "a.mp3", "sentence": 'Say "hi", then'},
+        ),
+        ("path; sentence\r\na.mp3;Say hi\r\n", {"path": "a.mp3", "sentence": "Say hi"}),
+        ("path|sentence\na.mp3|Say\u2028hi", {"path": "a.mp3", "sentence": "Say\u2028hi"}),
+        ("path,sentence\na.mp3", {"path": "a.mp3", "sentence": ""}),
+        ("path,sentence\na.mp3,hi,,", {"path": "a.mp3", "sentence": "hi"}),
+    ],
+)
+def test_a_table_is_read_by_its_columns_names(tmp_path, text, row):
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert list(read_table(tmp_path / "a.csv")) == [(2, row)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,text\na.wav,hi\nb.wav,well, then\n", "line 3: 3 cells for 2 columns"),
+        ('path,text\na.wav,"hi\n' + 70_000 * "b.wav\n", "line .*quote left open"),
+    ],
+)
+def test_a_row_that_is_not_of_its_columns_is_named(tmp_path, text, said):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"a\.csv, {said}"):
+        list(read_table(tmp_path / "a.csv"))

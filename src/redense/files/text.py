@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 _LARGEST = 2**30
@@ -41,23 +43,29 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]
             yield number, line.removesuffix("\r")
 
 
-def read_tabs(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row by column) of a tab-separated list with a header and without quoting.
+def read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    r"""(line, row by column) of a list with a header, its cells parted by , ; | or tabs.
+
+    Columns are in lower case, and a cell that a row has not is empty. Quotes enclose a cell, but
+    where tabs part them they are text, as Common Voice and others write it.
 
     Raises:
-        ValueError: names the column that the header has not, or the line that has too few cells.
+        ValueError: names the file and the line with more cells than columns or an open quote.
     """
-    lines = read_lines(path)
-    _, header = next(lines, (0, ""))
-    columns = header.split("\t")
-    for name in needed:
-        if name not in columns:
-            raise ValueError(f"{path} has no column {name}; its header must name it")
-    for number, line in lines:
-        row = dict(zip(columns, line.split("\t"), strict=False))
-        for name in needed:
-            if name not in row:
+    text = read_text(path)
+    delimiter = max(",;|\t", key=text.partition("\n")[0].count)
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    try:
+        columns = [column.strip().lower() for column in next(rows, [])]
+        for cells in rows:
+            if len(cells) > len(columns) and any(cells[len(columns) :]):
                 raise ValueError(
-                    f"{path}, line {number}: no {name}; complete the line or delete it"
+                    f"{path}, line {rows.line_num}: {len(cells)} cells for {len(columns)} columns; "
+                    f"put a cell that holds {delimiter!r} in double quotes"
                 )
-        yield number, row
+            if any(cells):
+                missing = [""] * (len(columns) - len(cells))
+                yield rows.line_num, dict(zip(columns, cells + missing, strict=False))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: {error}; is a quote left open?") from error

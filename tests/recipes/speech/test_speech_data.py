@@ -12,7 +12,7 @@ import torch
 from redense.recipes.speech import store
 from redense.recipes.speech.batches import SPEEDS, Batches
 from redense.recipes.speech.data import load
-from redense.recipes.speech.readers import Utterance, clean_wsj, read, read_manifest
+from redense.recipes.speech.readers import Utterance, clean_wsj, read, read_list
 from redense.recipes.speech.store import open_sounds
 
 
@@ -69,7 +69,7 @@ def test_a_manifest_takes_our_keys_and_nemos(tmp_path):
             {"audio_filepath": "/y.wav", "text": "two", "speaker_id": 7, "split": "train"},
         ],
     )
-    one, two = (utterance for utterance, _ in read_manifest(path))
+    one, two = (utterance for utterance, _ in read_list(path))
     assert one == Utterance(str(tmp_path / "x.wav"), "one", 1.5, "joe")
     assert two == Utterance("/y.wav", "two", None, "7")
     assert texts(read(path)) == {"train": ["two"], "valid": ["one"], "test": []}
@@ -118,8 +118,8 @@ def test_common_voices_lists_are_read(tmp_path):
         "test": ['Say "test"'],
     }
     assert found["test"][0] == Utterance(str(tmp_path / "clips/test.mp3"), 'Say "test"', None, "me")
-    (tmp_path / "dev.tsv").write_text("client_id\tpath\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv has no column sentence"):
+    (tmp_path / "dev.tsv").write_text("client_id\tpath\nme\ta.mp3\n")
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 2: .*strings, under .*sentence"):
         read(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_what_is_no_data_is_refused_by_name(tmp_path):
     for name, message in (
         ("amazon-quen", "did you mean amazon-queen"),
         (str(tmp_path / "nowhere"), "no such folder"),
-        (str(tmp_path / "a.jsonl"), "no such manifest"),
+        (str(tmp_path / "a.jsonl"), "no such list"),
         (str(tmp_path), "holds no speech that is known here"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):

@@ -1,5 +1,5 @@
-"""Utterances from where they lie: packaged sets, manifests, LibriSpeech, WSJ, Common Voice. Errors
-name the file."""
+"""Utterances from where they lie: lists, Kaldi's folders, LibriSpeech, WSJ, Common Voice, LJSpeech.
+Errors name the file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from redense.datasets.split import split_of
-from redense.files.text import read_lines, read_tabs
+from redense.files.text import read_lines, read_table, read_text
 from redense.recipes.speech.alphabet import normalize
 
 SPLITS = ("train", "valid", "test")
-_FILES = {
-    "train": ("train",),
-    "valid": ("valid", "validation", "dev", "val"),
-    "test": ("test",),
-}
+_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("valid", "validation", "dev", "val", "devel", "development"), "valid"
+)
+_LISTS = ("jsonl", "json", "tsv", "csv")
+
+_AUDIO = ("audio", "audio_filepath", "wav_filename", "file_name", "wav_path", "path")
+_TEXT = ("text", "transcript", "transcription", "sentence")
+_SPEAKER = ("speaker", "speaker_id", "client_id")
+"""What the world's lists call a recording, what is said in it, and who says it: ours, NeMo's,
+Mozilla's, Hugging Face's, Common Voice's."""
 
 
 @dataclass(frozen=True)
@@ -39,77 +44,150 @@ class Utterance:
 
 
 Splits = dict[str, list[Utterance]]
+Rows = list[tuple[Utterance, str | None]]
+"""Utterances with the split that their line names."""
+
+_KINDS = (
+    "a list (.jsonl, .json, .csv or .tsv) of audio and text, or a folder with such lists called "
+    "train, valid (or dev) and test, of Kaldi (wav.scp and text), LibriSpeech, WSJ, Common Voice "
+    "or LJSpeech"
+)
 
 
 def read(path: Path) -> Splits:
     """The utterances of a file or folder by split, in a stable order.
 
-    Takes a manifest (`.jsonl` or `.json`, see `read_manifest`), a folder with `train.jsonl`,
-    `valid.jsonl` (or dev) and `test.jsonl`, LibriSpeech's, WSJ's or Common Voice's folder as they
-    are unpacked.
+        read(Path("train.jsonl"))      # {"audio": "a.wav", "text": "hi", "split": "train"} a line
+        read(Path("cv-corpus/de"))     # train.tsv, dev.tsv, test.tsv and clips/, as unpacked
+
+    Lists are JSON lines or tables with a header (see `_utterance` for keys), LJSpeech's
+    metadata.csv, or deepspeech.pytorch's pairs of files; without splits they are split by sentence.
 
     Raises:
         FileNotFoundError, ValueError: nothing there, or nothing that is one of these.
     """
-    if path.suffix.lower() in (".jsonl", ".json"):
-        if not path.is_file():
-            raise FileNotFoundError(f"data {str(path)!r}: no such manifest")
-        return split_by_sentence(read_manifest(path))
     if path.is_file():
-        raise ValueError(
-            f"data {str(path)!r}: a file of a kind that is not read; give a manifest (.jsonl or "
-            ".json) or the corpus's unpacked folder"
-        )
+        if path.suffix.lower().removeprefix(".") not in _LISTS:
+            raise ValueError(
+                f"data {str(path)!r}: a file of a kind that is not read; give {_KINDS}"
+            )
+        if rows := read_list(path):
+            return split_by_sentence(rows)
+        raise ValueError(f"data {str(path)!r}: no line of it is an utterance; give {_KINDS}")
     if not path.is_dir():
-        raise FileNotFoundError(f"data {str(path)!r}: no such folder")
-    for reader in (_read_manifests, _read_common_voice, _read_librispeech, _read_wsj):
+        what = "list" if path.suffix else "folder"
+        raise FileNotFoundError(f"data {str(path)!r}: no such {what}")
+    for reader in (_read_lists, _read_kaldi, _read_one_list, _read_librispeech, _read_wsj):
         found = reader(path)
         if any(found.values()):
             return found
-    raise ValueError(
-        f"{path} holds no speech that is known here: train.jsonl and its kin, Common Voice's "
-        "train.tsv and clips/, "
-        f"LibriSpeech's train-*/*/*/*.trans.txt, or WSJ's si_tr*/**/*.wv1 with .dot files"
-    )
+    raise ValueError(f"{path} holds no speech that is known here; give {_KINDS}")
 
 
-def read_manifest(path: Path) -> list[tuple[Utterance, str | None]]:
-    """(utterance, its line's split) of each line: a JSON object with audio, text, and perhaps
-    duration, speaker, split.
-
-    NeMo's keys audio_filepath and speaker_id are taken too. Relative paths count from the manifest.
+def read_list(path: Path) -> Rows:
+    """(utterance, its line's split) of each line of a list; relative paths count from the list.
 
     Raises:
-        ValueError: names the line that is no such object.
+        ValueError: names the line that is no utterance.
     """
-    found = []
+    if path.suffix.lower() in (".jsonl", ".json"):
+        rows = _objects(path)
+    else:
+        _, first = next(read_lines(path), (0, ""))
+        columns = {cell.strip(' "') for cell in re.split(r"[,;|\t]", first.lower())}
+        if not columns & {*_AUDIO} and "|" in first:
+            rows = _ljspeech(path)
+        elif re.fullmatch(r"[^,]+\.\w+,[^,]+\.txt", first):
+            rows = _pairs_of_files(path)
+        else:
+            rows = read_table(path)
+    found: Rows = []
+    for number, row in rows:
+        try:
+            found.append(_utterance(row, path.parent))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: {error}; each line has audio and text, and perhaps "
+                "duration, offset, speaker and split"
+            ) from error
+    return found
+
+
+def split_by_sentence(rows: Rows) -> Splits:
+    """By the line's own split, else 80/10/10 % by sentence, so that no sentence is in two
+    splits."""
+    splits: Splits = {split: [] for split in SPLITS}
+    for utterance, given in rows:
+        if given is not None and given.lower() not in _NAMES:
+            raise ValueError(f"{utterance}: split {given!r} is none of {', '.join(_NAMES)}")
+        split = _NAMES[given.lower()] if given else split_of(normalize(utterance.text))
+        splits[split].append(utterance)
+    return splits
+
+
+def _utterance(row: Mapping[str, Any], folder: Path) -> tuple[Utterance, str | None]:
+    """An utterance of a list's row, by the names of its columns."""
+    key = next((name for name in _AUDIO if row.get(name)), None)
+    text = next((row[name] for name in _TEXT if name in row), None)
+    if key is None:
+        raise ValueError(f"no recording, under {', '.join(_AUDIO)}")
+    if not isinstance(row[key], str) or not isinstance(text, str):
+        raise TypeError(f"a recording and a text must be strings, under {', '.join(_TEXT)}")
+    split = row.get("split") or None
+    if split is not None and not isinstance(split, str):
+        raise TypeError(f"split must be a string, got {split!r}")
+    audio = folder / row[key]
+    if key == "path" and not audio.is_file():  # Common Voice's; of 2019 without an ending
+        audio = folder / "clips" / (row[key] if audio.suffix else f"{row[key]}.mp3")
+    speaker = next((row[name] for name in _SPEAKER if row.get(name) is not None), None)
+    who = None if speaker is None else str(speaker)
+    duration, start = _known(row.get("duration")), _start(row.get("offset"))
+    return Utterance(str(audio), text, duration, who, start), split
+
+
+def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """JSON lines, or deepspeech.pytorch's one object with root_path and samples."""
     for number, line in read_lines(path):
         try:
-            row: Mapping[str, Any] = json.loads(line)
-            audio, text = row.get("audio", row.get("audio_filepath")), row["text"]
-            speaker = row.get("speaker", row.get("speaker_id"))
-            if not isinstance(audio, str) or not isinstance(text, str):
-                raise TypeError("audio and text must be strings")
-            split = row.get("split")
-            if split is not None and not isinstance(split, str):
-                raise TypeError(f"split must be a string, got {split!r}")
-            utterance = Utterance(
-                str(path.parent / audio),
-                text,
-                _known(row.get("duration")),
-                None if speaker is None else str(speaker),
-                _start(row.get("offset")),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(
-                f"{path}, line {number}: {type(error).__name__}: {error}; each line is an object "
-                "with audio and text, "
-                f"and perhaps duration, speaker and split"
-            ) from error
-        found.append((utterance, split))
-    if not found:
-        raise ValueError(f"{path} is empty")
-    return found
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == 1 and line.lstrip().startswith("{") and not line.rstrip().endswith("}"):
+                yield from _samples(path)
+                return
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        if isinstance(row, dict) and "samples" in row:
+            yield from _samples(path)
+            return
+        yield number, row
+
+
+def _samples(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        content = json.loads(read_text(path))
+        root = path.parent / content["root_path"]
+        pairs = [(one["wav_path"], one["transcript_path"]) for one in content["samples"]]
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}, line 1: neither a list of JSON lines, an object each, nor "
+            f"deepspeech.pytorch's root_path and samples: {error!r}"
+        ) from error
+    for audio, text in pairs:
+        yield 1, {"audio": str(root / audio), "text": read_text(root / text)}
+
+
+def _pairs_of_files(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """deepspeech.pytorch's lists: a recording and the file of its text."""
+    for number, line in read_lines(path):
+        audio, _, text = line.partition(",")
+        yield number, {"audio": audio, "text": read_text(path.parent / text.strip())}
+
+
+def _ljspeech(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """LJSpeech's metadata.csv: a name in wavs/, its text, and its text with numbers in words."""
+    for number, line in read_lines(path):
+        name, *texts = line.split("|")
+        spoken = next((text for text in reversed(texts) if text.strip()), "")
+        yield number, {"audio": f"wavs/{name}.wav", "text": spoken}
 
 
 def _known(value: Any) -> float | None:
@@ -126,42 +204,84 @@ def _start(value: Any) -> float | None:
     return None if start is None or math.isnan(start) else start
 
 
-def split_by_sentence(rows: list[tuple[Utterance, str | None]]) -> Splits:
-    """By the line's own split, else 80/10/10 % by sentence, so that no sentence is in two
-    splits."""
-    splits: Splits = {split: [] for split in SPLITS}
-    names = {name: split for split, known in _FILES.items() for name in known}
-    for utterance, given in rows:
-        if given is not None and given not in names:
-            raise ValueError(f"{utterance.audio}: split {given!r} is none of {', '.join(names)}")
-        splits[names[given] if given is not None else split_of(normalize(utterance.text))].append(
-            utterance
-        )
-    return splits
-
-
-def _read_manifests(folder: Path) -> Splits:
-    return {
-        split: [u for u, _ in read_manifest(file)] if file else []
-        for split, file in _files(folder, "jsonl").items()
-    }
-
-
-def _read_common_voice(folder: Path) -> Splits:
-    """`train.tsv`, `dev.tsv`, `test.tsv` with the columns path, sentence and client_id;
-    `clips/`."""
-    found: Splits = {}
-    for split, file in _files(folder, "tsv").items():
-        found[split] = []
-        if file is None:
-            continue
-        for _, row in read_tabs(file, ("path", "sentence")):
-            clip = folder / "clips" / row["path"]
-            if not clip.suffix:  # the releases of 2019 name clips without their ending
-                clip = clip.with_name(f"{clip.name}.mp3")
-            speaker = row.get("client_id")
-            found[split].append(Utterance(str(clip), row["sentence"], None, speaker))
+def _read_lists(folder: Path) -> Splits:
+    """Lists by their names: train.jsonl, or else train_manifest.json, librivox-dev-clean.csv."""
+    found: Splits = {split: [] for split in SPLITS}
+    files = [file for ending in _LISTS for file in sorted(folder.glob(f"*.{ending}"))]
+    named = [file for file in files if _split_of_name(file.stem)]
+    chosen = [file for file in named if file.stem.lower() in _NAMES] or named
+    for file in chosen:
+        if file.suffix == chosen[0].suffix and (split := _split_of_name(file.stem)):
+            found[split] += [utterance for utterance, _ in read_list(file)]
     return found
+
+
+def _read_one_list(folder: Path) -> Splits:
+    """metadata.csv of LJSpeech or Hugging Face, in the folder or in one a split."""
+    for name in ("metadata.jsonl", "metadata.csv"):
+        if (folder / name).is_file():
+            return split_by_sentence(read_list(folder / name))
+    found: Splits = {split: [] for split in SPLITS}
+    for name, split in _NAMES.items():
+        for file in (folder / name / "metadata.jsonl", folder / name / "metadata.csv"):
+            if file.is_file():
+                found[split] += [utterance for utterance, _ in read_list(file)]
+    return found
+
+
+def _read_kaldi(folder: Path) -> Splits:
+    """Kaldi's data folders, wav.scp, text and perhaps segments and utt2spk in each: train, dev and
+    test (or train_clean_100 and the like) here or below data/, or one to be split by sentence."""
+    if (folder / "wav.scp").is_file():
+        return split_by_sentence([(utterance, None) for utterance in _kaldi(folder)])
+    found: Splits = {split: [] for split in SPLITS}
+    parts = sorted(
+        scp.parent for scp in [*folder.glob("*/wav.scp"), *folder.glob("data/*/wav.scp")]
+    )
+    exact = [part for part in parts if part.name.lower() in _NAMES]
+    for part in exact or parts:
+        if split := _split_of_name(part.name):
+            found[split] += _kaldi(part)
+    return found
+
+
+def _kaldi(folder: Path) -> list[Utterance]:
+    columns = {name: dict(_pairs(folder / name)) for name in ("wav.scp", "text")}
+    for name in ("segments", "utt2spk"):
+        columns[name] = dict(_pairs(folder / name)) if (folder / name).is_file() else {}
+    found = []
+    for name, text in columns["text"].items():
+        recording, start, seconds = name, None, None
+        if segment := columns["segments"].get(name):
+            try:
+                recording, begin, end = segment.split()
+                start, seconds = _start(begin), _known(float(end) - float(begin))
+            except ValueError as error:
+                raise ValueError(f"{folder / 'segments'}, {name}: {error}") from error
+        audio = _kaldi_audio(folder, recording, columns["wav.scp"].get(recording, recording))
+        found.append(Utterance(audio, text, seconds, columns["utt2spk"].get(name), start))
+    return found
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str]]:
+    for _, line in read_lines(path):
+        name, *rest = line.split(maxsplit=1)
+        yield name, "".join(rest).strip()
+
+
+def _kaldi_audio(folder: Path, name: str, given: str) -> str:
+    """The file that a line of wav.scp means, from where its paths count; commands are never run."""
+    plain = re.fullmatch(
+        r"(?:flac -c -d(?: -s)?|flac -cds|sph2pipe -f wav(?: -p)?|cat) (\S+) *\|", given
+    )
+    file = plain[1] if plain else given
+    if file.endswith("|") or re.search(r"\.ark:\d+$", file):
+        raise ValueError(
+            f"{folder / 'wav.scp'}, {name}: {given!r} is no file, and commands are not run; write "
+            "the recording to a file and name that"
+        )
+    near = (parent / file for parent in (folder, folder.parent, folder.parent.parent))
+    return str(next((one for one in near if one.is_file()), folder / file))
 
 
 def _read_librispeech(folder: Path) -> Splits:
@@ -169,9 +289,7 @@ def _read_librispeech(folder: Path) -> Splits:
     text."""
     found: Splits = {split: [] for split in SPLITS}
     for file in sorted(folder.glob("*-*/*/*/*.trans.txt")):
-        split = _split_of_part(
-            file.relative_to(folder).parts[0], {"train": "train", "dev": "valid", "test": "test"}
-        )
+        split = _split_of_name(file.relative_to(folder).parts[0])
         for _, line in read_lines(file):
             name, _, text = line.partition(" ")
             if split is not None and name:
@@ -195,7 +313,8 @@ def _read_wsj(folder: Path) -> Splits:
     texts = dict(_dots(folder))
     for file in audio:
         kinds = {"si_tr": "train", "si_dt": "valid", "si_et": "test", "sd_tr": "train"}
-        split = next((s for part in file.parts if (s := _split_of_part(part.lower(), kinds))), None)
+        starts = (part.lower()[:5] for part in file.parts)
+        split = next((kinds[start] for start in starts if start in kinds), None)
         name = file.stem.lower()
         if split is not None:
             found[split].append(
@@ -227,14 +346,8 @@ def clean_wsj(text: str) -> str:
     return " ".join(word for word in words if word)
 
 
-def _files(folder: Path, ending: str) -> dict[str, Path | None]:
-    return {
-        split: next(
-            (file for name in names if (file := folder / f"{name}.{ending}").is_file()), None
-        )
-        for split, names in _FILES.items()
-    }
-
-
-def _split_of_part(part: str, kinds: Mapping[str, str]) -> str | None:
-    return next((split for start, split in kinds.items() if part.startswith(start)), None)
+def _split_of_name(name: str) -> str | None:
+    """The split of a file or folder by the first word of its name that is one's:
+    an4_train_manifest is train's."""
+    parts = re.split(r"[\W_]+", name.lower())
+    return next((_NAMES[part] for part in parts if part in _NAMES), None)
