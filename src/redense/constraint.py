@@ -8,10 +8,13 @@ the weight is zeroed again after each step.
 
 from __future__ import annotations
 
+import functools
+import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +23,14 @@ from torch.optim import Optimizer
 from .masks import MaskFunction, build_masks
 from .optimizers import (
     ELEMENTWISE,
+    KnownState,
     Optimizers,
     forget_history,
     hold_state,
+    optimizers_in,
+    optimizers_of,
     release_state,
-    trainers_of,
-    unwrap,
+    wrappers_in,
 )
 from .plan import check_sparsity
 from .prunable import Patterns, prunable
@@ -59,6 +64,7 @@ def sparse(
     tensor(0.7000)
     """
     check_sparsity(sparsity)
+    optimizers_in(optimizer)
     held = Constraint(
         model, optimizer, build_masks(prunable(model, include, exclude), sparsity, mask)
     )
@@ -68,15 +74,28 @@ def sparse(
         held.release()
 
 
+def release(model: nn.Module) -> None:
+    """Free every weight of ``model``, whoever holds it: after a training that ended in the middle
+    of a sparse phase.
+
+    >>> phases = PhaseScheduler(model, optimizer, plan)  # and then an exception, or a break
+    >>> release(model)
+    """
+    for weight in model.parameters():
+        if holder := _holder(weight):
+            holder.constraint.release()
+
+
 class Constraint:
     """Some weights of a live model held at zero, from construction to `release`.
 
-    What anything but the optimizer writes to a held weight or its gradient is zeroed at the next
-    step. Only a write in place through ``.data`` or numpy escapes, since autograd's version counter
-    does not see it.
+    What anything but the optimizer writes to a held weight or its gradient is zeroed at the end of
+    the step that it was written in, or else before the next. A write in place through ``.data`` or
+    numpy, which autograd's version counter does not see, is found at release, with a warning. It
+    cannot be copied or pickled: save the scheduler's ``state_dict()``.
 
     Args:
-        masks: a bool tensor a parameter name, True = kept, of the parameter's shape.
+        masks: one bool tensor per parameter name, True = kept, of the parameter's shape.
 
     Raises:
         KeyError: a name is no parameter of the model.
@@ -89,48 +108,90 @@ class Constraint:
         self, model: nn.Module, optimizer: Optimizers, masks: Mapping[str, Tensor]
     ) -> None:
         self.masks = dict(masks)
-        self._optimizers = unwrap(optimizer)
+        optimizers = optimizers_in(optimizer)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         if unknown := [name for name in self.masks if name not in parameters]:
             raise KeyError(
                 f"the model has no parameter {unknown[0]!r}; masks are keyed by names of "
                 "named_parameters()"
             )
-        trainers = trainers_of({name: parameters[name] for name in self.masks}, self._optimizers)
-        self._held: list[_Held] = []
-        for name, mask in self.masks.items():
-            weight = parameters[name]
-            if mask.dtype != torch.bool or mask.shape != weight.shape:
-                raise TypeError(
-                    f"{name}: a mask must be a bool tensor of the weight's shape "
-                    f"{tuple(weight.shape)}, "
-                    f"got {mask.dtype} {tuple(mask.shape)}"
-                )
-            hooks = getattr(weight, "_post_accumulate_grad_hooks", None) or {}
-            if any(isinstance(hook, _Held) for hook in hooks.values()):
-                raise ValueError(
-                    f"{name} is already held by another constraint; release that one first"
-                )
-            if any(held.weight is weight for held in self._held):
-                raise ValueError(
-                    f"{name} is tied to another weight of these masks; give one mask for both"
-                )
-            self._held.append(_Held(weight, mask, trainers[name]))
-        self._loaded: set[Optimizer] = set()
+        weights = {name: parameters[name] for name in self.masks}
+        _check_holdable(weights, self.masks)
+        trainers = optimizers_of(weights, optimizers)
+        self._held = [
+            _Held(self, name, weight, self.masks[name], trainers[name])
+            for name, weight in weights.items()
+        ]
+        self._of = {
+            opt: [held for held in self._held if opt in held.optimizers] for opt in optimizers
+        }
+        self._stepped = False
         self._handles: list[Any] = []
+        self._order: dict[Optimizer, _Order] = {}
+        try:
+            self._watch(optimizers, wrappers_in(optimizer))
+        except Exception:
+            self.detach()
+            raise
         for held in self._held:
             held.hold()
-            self._handles.append(held.weight.register_post_accumulate_grad_hook(held))  # type: ignore[no-untyped-call]
-        for opt in self._optimizers:
+        for opt in optimizers:
             forget_history(opt, {id(held.weight): held.mask for held in self._held})
-            self._handles.append(opt.register_step_pre_hook(self._before_step))
-            self._handles.append(opt.register_step_post_hook(self._after_step))
-            self._handles.append(opt.register_load_state_dict_post_hook(self._after_load))
+        self._states = {
+            opt: KnownState(opt, [held.weight for held in helds]) for opt, helds in self._of.items()
+        }
+
+    def _watch(self, optimizers: list[Optimizer], wrappers: list[Any]) -> None:
+        for held in self._held:
+            self._handles.append(held.weight.register_post_accumulate_grad_hook(held))  # type: ignore[no-untyped-call]
+        for opt in optimizers:
+            before = opt.register_step_pre_hook(self._before_step)
+            after = opt.register_step_post_hook(self._after_step)
+            last = opt.register_step_post_hook(self._after_others)
+            self._handles += [before, after, last]
+            self._order[opt] = _Order(opt, before.id, after.id, last.id)
+        for wrapper in wrappers:
+            self._handles.append(_WrappedStep(wrapper, self._zero_written_weights))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a Constraint holds one model and one optimizer and cannot be copied or pickled; save "
+            "PhaseScheduler.state_dict() and load it beside the copy"
+        )
+
+    @property
+    def bypassed(self) -> bool:
+        """Whether held weights moved though none of the optimizers has stepped: another one trains
+        the model."""
+        return not self._stepped and any(held.was_written() for held in self._held)
+
+    def apply_to(self, average: nn.Module | Mapping[str, Tensor]) -> None:
+        """Zero the held weights in an average of the model too: an ``AveragedModel``, an EMA, or
+        tensors by parameter name.
+
+        >>> held.apply_to(torch.optim.swa_utils.AveragedModel(model))
+        """
+        if isinstance(average, nn.Module):
+            average = dict(average.named_parameters(remove_duplicate=False))
+        copies = {plain_name(name): weight for name, weight in average.items()}
+        for name, mask in self.masks.items():
+            if plain_name(name) not in copies:
+                raise KeyError(f"the average has no parameter {name!r}; is it of this model?")
+            local = shard_of(copies[plain_name(name)])[0]
+            zero_pruned_(local, shard_of(mask)[0].to(local.device))
 
     def release(self) -> None:
         """Let the weights go: exactly zero, without momentum, and with no hook left. Twice is the
         same as once."""
         self.detach()
+        escaped = [held.name for held in self._held if held.was_written_unseen()]
+        if escaped:
+            warnings.warn(
+                f"held weights of {', '.join(escaped)} were not zero at release: they were written "
+                "to through .data or numpy, which autograd does not see; write to the weight "
+                "itself under torch.no_grad()",
+                stacklevel=2,
+            )
         for held in self._held:
             held.zero_weight()
             for opt in held.optimizers:
@@ -144,35 +205,161 @@ class Constraint:
             handle.remove()
         self._handles = []
 
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        loaded = optimizer in self._loaded
-        self._loaded.discard(optimizer)
-        for held in self._held:
-            if optimizer in held.optimizers:
-                if loaded:  # perhaps in another phase, where held weights had momentum
-                    hold_state(optimizer, held.weight, held.mask)
-                held.zero_written_weight()
-                held.zero_changed_gradient()
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        # perhaps with the state of another phase, where held weights had momentum
+        restored = self._states[optimizer].was_written()
+        for held in self._of[optimizer]:
+            if restored:
+                hold_state(optimizer, held.weight, held.mask)
+            held.zero_written_weight()
+            held.zero_changed_gradient()
+        self._order[optimizer].put_last()
+        if type(optimizer) in ELEMENTWISE:
+            return _with_closure(args, kwargs, self._zero_after_closure)
+        return None
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        exact = type(optimizer) in ELEMENTWISE
-        for held in self._held:
-            if optimizer in held.optimizers:
-                if held.zero_changed_gradient():  # written inside the step, by a closure
-                    hold_state(optimizer, held.weight, held.mask)
-                    held.zero_weight()
-                elif not exact:
-                    held.zero_weight()
-                held.trust()
+        self._stepped = True
+        undisturbed = self._order[optimizer].was_last()
+        exact = undisturbed and type(optimizer) in ELEMENTWISE
+        for held in self._of[optimizer]:
+            rewritten = held.zero_changed_gradient()  # inside the step, by a closure
+            if rewritten or not undisturbed:
+                hold_state(optimizer, held.weight, held.mask)
+            if rewritten or not exact:
+                held.zero_weight()
+            held.trust()
+        self._states[optimizer].trust()
 
-    def _after_load(self, optimizer: Optimizer) -> None:
-        self._loaded.add(optimizer)
+    def _after_others(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Users' own step hooks have run by now."""
+        for held in self._of[optimizer]:
+            held.zero_written_weight()
+
+    def _zero_after_closure(self) -> None:
+        for held in self._held:
+            held.zero_written_weight()
+            held.zero_changed_gradient()
+
+    def _zero_written_weights(self) -> None:
+        for held in self._held:
+            held.zero_written_weight()
+
+
+def _check_holdable(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    taken: set[int] = set()
+    for name, weight in weights.items():
+        mask = masks[name]
+        if mask.dtype != torch.bool or mask.shape != weight.shape:
+            raise TypeError(
+                f"{name}: a mask must be a bool tensor of the weight's shape "
+                f"{tuple(weight.shape)}, got {mask.dtype} {tuple(mask.shape)}"
+            )
+        if _holder(weight):
+            raise ValueError(
+                f"{name} is already held by another constraint; release that one first, or "
+                "whatever holds the model with redense.release(model)"
+            )
+        if id(weight) in taken:
+            raise ValueError(
+                f"{name} is tied to another weight of these masks; give one mask for both"
+            )
+        if weight.grad is not None and weight.grad.is_sparse:
+            raise NotImplementedError(
+                f"{name} has a sparse gradient; build its layer with sparse=False"
+            )
+        taken.add(id(weight))
+
+
+def _holder(weight: Tensor) -> _Held | None:
+    hooks = getattr(weight, "_post_accumulate_grad_hooks", None) or {}
+    return next((hook for hook in hooks.values() if isinstance(hook, _Held)), None)
+
+
+class _Order:
+    """Our step hooks among those of others: right before and right after the step, and last of
+    all."""
+
+    def __init__(self, optimizer: Optimizer, before: int, after: int, last: int) -> None:
+        # torch keeps hooks in the order of their calls, though it types them as a dict
+        self._pre = cast("OrderedDict[int, Any]", optimizer._optimizer_step_pre_hooks)
+        self._post = cast("OrderedDict[int, Any]", optimizer._optimizer_step_post_hooks)
+        self._before, self._last = before, last
+        self._post.move_to_end(after, last=False)
+
+    def put_last(self) -> None:
+        """Before a step: behind hooks that were registered since the last one."""
+        self._post.move_to_end(self._last)
+
+    def was_last(self) -> bool:
+        """After a step: whether nobody's hook ran between ours and the step. From now on none
+        does."""
+        undisturbed: bool = next(reversed(self._pre)) == self._before
+        self._pre.move_to_end(self._before)
+        return undisturbed
+
+
+class _WrappedStep:
+    """The step of a wrapper that torch calls no hooks for, with a call after it; a handle, as hooks
+    have one."""
+
+    def __init__(self, wrapper: Any, after: Callable[[], None]) -> None:
+        inner = wrapper.step
+
+        @functools.wraps(inner)  # with the marks that torch's schedules leave there
+        def step(*args: Any, **kwargs: Any) -> Any:
+            loss = inner(*args, **kwargs)
+            if not self._removed:
+                after()
+            return loss
+
+        self._wrapper, self._step, self._removed = wrapper, step, False
+        self._before = vars(wrapper).get("step")
+        wrapper.step = step
+
+    def remove(self) -> None:
+        self._removed = True
+        if vars(self._wrapper).get("step") is not self._step:
+            return  # somebody has wrapped it once more
+        if self._before is None:
+            del self._wrapper.step
+        else:
+            self._wrapper.step = self._before
+
+
+def _with_closure(args: Any, kwargs: Any, after: Callable[[], None]) -> Any:
+    """A step's arguments with ``after`` called after its closure, or None if it has none."""
+    given = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if not callable(given):
+        return None
+
+    def closure() -> Any:
+        loss = given()
+        after()
+        return loss
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": closure}
+    return (args[0], closure, *args[2:]), kwargs
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what wrappers put before it."""
+    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
 
 
 class _Held:
     """One weight and its mask; called as the weight's gradient hook."""
 
-    def __init__(self, weight: Tensor, mask: Tensor, optimizers: list[Optimizer]) -> None:
+    def __init__(
+        self,
+        constraint: Constraint,
+        name: str,
+        weight: Tensor,
+        mask: Tensor,
+        optimizers: list[Optimizer],
+    ) -> None:
+        self.constraint, self.name = constraint, name
         self.weight, self.mask, self.optimizers = weight, mask, optimizers
         self._kept = shard_of(mask)[0]
         self._distributed = is_sharded(weight)
@@ -200,11 +387,22 @@ class _Held:
     def zero_weight(self) -> None:
         self._zero(self.weight)
 
+    def was_written_unseen(self) -> bool:
+        """Whether a held weight is not zero though nobody is seen to have written to it."""
+        if self.was_written():
+            return False
+        local = shard_of(self.weight)[0].detach()
+        return bool(local[~self._kept].any())
+
+    def was_written(self) -> bool:
+        """Whether anything but the optimizer is seen to have written to the weight: a checkpoint,
+        an average, a clamp."""
+        return (self.weight._version, self.weight.data_ptr()) != self._seen
+
     def zero_written_weight(self) -> None:
-        """Zero the weight if anything but the optimizer has written to it: a checkpoint, an
-        average, a clamp."""
-        if (self.weight._version, self.weight.data_ptr()) != self._seen:
+        if self.was_written():
             self.zero_weight()
+            self._seen = (self.weight._version, self.weight.data_ptr())
 
     def zero_changed_gradient(self) -> bool:
         """Zero the gradient if it was set or written to since the hook saw it (clipped, averaged,

@@ -41,29 +41,59 @@ ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(
 tested for it."""
 
 
-def unwrap(optimizer: Optimizers) -> list[Optimizer]:
-    """The torch optimizers inside: of a list, and of wrappers such as Accelerate's, whose own have
-    no hooks."""
-    listed = (
-        [optimizer]
-        if isinstance(optimizer, Optimizer) or not isinstance(optimizer, Iterable)
-        else list(optimizer)
-    )
-    found = []
-    for opt in listed:
-        while isinstance(inner := getattr(opt, "optimizer", None), Optimizer):
-            opt = inner
-        if not isinstance(opt, Optimizer):
+def optimizers_in(optimizer: Optimizers) -> list[Optimizer]:
+    """The torch optimizers whose steps can be watched: of a list, of wrappers without hooks
+    (Accelerate, Opacus) the one inside, of two-step optimizers (SAM) the outer and the inner."""
+    watched = []
+    for given in _several(optimizer):
+        inside = [one for one in _inside(given) if _has_hooks(one)]
+        if not inside:
             raise TypeError(
-                f"optimizer must be a torch.optim.Optimizer or several, got {type(opt).__name__}"
+                "optimizer must be a torch.optim.Optimizer or several, or wrap one, got "
+                f"{type(given).__name__}"
             )
-        found.append(opt)
-    if not found:
+        watched += [one for one in inside if one not in watched]
+    if not watched:
         raise ValueError("optimizer must be one or more torch optimizers, got an empty list")
-    return found
+    return watched
 
 
-def trainers_of(
+def wrappers_in(optimizer: Optimizers) -> list[Any]:
+    """What steps around a torch optimizer without hooks of its own, and may write to the weights
+    after it: Lookahead and its kin."""
+    return [one for given in _several(optimizer) for one in _inside(given) if not _has_hooks(one)]
+
+
+def _several(optimizer: Optimizers) -> list[Any]:
+    alone = isinstance(optimizer, Optimizer) or not isinstance(optimizer, Iterable)
+    return [optimizer] if alone else list(optimizer)  # type: ignore[arg-type]
+
+
+def _inside(optimizer: Any) -> list[Any]:
+    """A wrapper and every optimizer that it keeps as an attribute or in a list, each once."""
+    inside: list[Any] = []
+    waiting = [optimizer]
+    while waiting:
+        one = waiting.pop(0)
+        if any(one is known for known in inside):
+            continue
+        inside.append(one)
+        for value in getattr(one, "__dict__", {}).values():
+            kept = value if isinstance(value, (list, tuple)) else (value,)
+            waiting += [inner for inner in kept if isinstance(inner, Optimizer)]
+    return inside
+
+
+def _has_hooks(optimizer: Any) -> bool:
+    """Whether torch calls step hooks: the class's own step is prepared by Optimizer.__init__, which
+    many wrappers never call."""
+    return isinstance(optimizer, Optimizer) and (
+        "_optimizer_step_pre_hooks" in vars(optimizer)
+        and getattr(type(optimizer).step, "hooked", False)
+    )
+
+
+def optimizers_of(
     weights: Mapping[str, Tensor], optimizers: Iterable[Optimizer]
 ) -> dict[str, list[Optimizer]]:
     """The optimizers that each weight is in; a weight in none is a ValueError."""
@@ -73,6 +103,12 @@ def trainers_of(
             for weight in group["params"]:
                 trainers.setdefault(id(weight), []).append(opt)
     for name, weight in weights.items():
+        for opt in trainers.get(id(weight), ()):
+            if any(group.get("eps") == 0 for group in opt.param_groups):
+                raise ValueError(
+                    f"{type(opt).__name__} has eps=0, so the step of a held weight would be 0/0; "
+                    "pass eps=1e-8"
+                )
         if id(weight) not in trainers:
             raise ValueError(
                 f"{name} is in no param group of the optimizer, so it could not grow back after "
@@ -96,6 +132,8 @@ def hold_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
 def release_state(optimizer: Optimizer, weight: Tensor, mask: Tensor) -> None:
     """Make ``weight``'s pruned elements start calmly: no momentum, and the scale of their liveliest
     neighbours."""
+    if not weight.numel():
+        return
     for name, value in _elementwise(optimizer, weight):
         if _is_moment(name, value):
             _fill(value, mask, 0.0)
@@ -121,10 +159,53 @@ def forget_history(optimizer: Optimizer, masks: Mapping[int, Tensor]) -> None:
         optimizer.state.clear()
 
 
+class KnownState:
+    """Whether anything but its own steps, a rollback say, has written to an optimizer's state.
+
+    >>> known = KnownState(optimizer, weights)
+    >>> optimizer.state[weight]["exp_avg"].copy_(earlier)
+    >>> known.was_written()
+    True
+    """
+
+    def __init__(self, optimizer: Optimizer, weights: Iterable[Tensor]) -> None:
+        self._optimizer, self._weights = optimizer, list(weights)
+        self.trust()
+
+    def trust(self) -> None:
+        """Take the state as it is now for the optimizer's own."""
+        self._tensors = self._now()
+        self._versions = [value._version for value in self._tensors]
+
+    def was_written(self) -> bool:
+        """Whether there are other tensors, or one has been written to, since `trust`."""
+        now = self._now()
+        return list(map(id, now)) != list(map(id, self._tensors)) or self._versions != [
+            value._version for value in now
+        ]
+
+    def _now(self) -> list[Tensor]:
+        state = self._optimizer.state
+        return [value for weight in self._weights for _, value in _tensors(state.get(weight, {}))]
+
+
 def _elementwise(optimizer: Optimizer, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
-    for name, value in optimizer.state.get(weight, {}).items():
-        if isinstance(value, Tensor) and value.shape == weight.shape and value.is_floating_point():
+    for name, value in _tensors(optimizer.state.get(weight, {})):
+        if value.shape == weight.shape and value.is_floating_point():
             yield name, value
+
+
+def _tensors(state: Any, name: str = "") -> list[tuple[str, Tensor]]:
+    """Every tensor in a state by the nearest name: of ``{0: {"exp_avg": m}}`` it is exp_avg."""
+    inside: list[tuple[str, Tensor]] = []
+    entries = state.items() if isinstance(state, dict) else ((name, value) for value in state)
+    for key, value in entries:
+        nearest = key if isinstance(key, str) else name
+        if isinstance(value, Tensor):
+            inside.append((nearest, value))
+        elif isinstance(value, (dict, list, tuple)):
+            inside += _tensors(value, nearest)
+    return inside
 
 
 def _is_moment(name: str, value: Tensor) -> bool:

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .constraint import Constraint
-from .masks import build_masks
-from .optimizers import Optimizers, moments, trainers_of, unwrap
+from .constraint import Constraint, plain_name
+from .masks import build_masks, check_choosable
+from .optimizers import Optimizers, moments, optimizers_in, optimizers_of
 from .plan import Phase, Plan
-from .prunable import Patterns, prunable
+from .prunable import Patterns, patterns, prunable
 from .tensors.packing import pack, unpack
 from .tensors.sharded import shard_of
 
@@ -54,12 +54,11 @@ class PhaseScheduler:
         self.held: Constraint | None = None
         """What is held now; None in a dense phase and after the plan."""
         self._model, self._optimizer = model, optimizer
-        self._weights = prunable(model, include, exclude)
-        self._trainers = trainers_of(self._weights, unwrap(optimizer))
-        for phase in plan:
-            build_masks(
-                {}, phase.sparsity, phase.mask
-            )  # a misspelt mask is an error now, not after the dense phase
+        self._include, self._exclude = patterns("include", include), patterns("exclude", exclude)
+        self._weights = prunable(model, self._include, self._exclude)
+        self._trainers = optimizers_of(self._weights, optimizers_in(optimizer))
+        for phase in plan:  # what cannot be held is an error now, not after the dense phase
+            check_choosable(self._weights if phase.sparsity else {}, phase.mask)
         self._overwritten: list[tuple[Tensor, Tensor, Tensor, int]] = []
         self._witness = next(iter(self._weights.values()))
         self._born: int | None = None
@@ -98,6 +97,12 @@ class PhaseScheduler:
         self._born = None
         if step == self.position:
             return
+        if self.held is not None and self.held.bypassed:
+            raise RuntimeError(
+                f"phase {self.phase.name!r} held nothing: the weights moved but the optimizer "
+                "given to PhaseScheduler never stepped; give it the one that trains, and build "
+                "both anew together"
+            )
         before, finished = self.phase, self.finished
         self.position = step
         self._overwritten = []
@@ -150,9 +155,11 @@ class PhaseScheduler:
         if position < len(self.plan) and self.plan.at(position).sparsity and not packed:
             raise ValueError(
                 f"the state stands at step {position}, in phase {self.plan.at(position).name!r}, "
-                "but holds no masks; "
-                f"save state_dict() before close()"
+                "but holds no masks: it was saved after closing, or read by one that fills "
+                "an existing state (torch.distributed.checkpoint), for which masks have no place; "
+                "save state_dict() before closing, with torch.save"
             )
+        packed = self._named_as_here(packed)
         for name, bits in packed.items():
             if name not in self._weights:
                 raise ValueError(
@@ -177,14 +184,30 @@ class PhaseScheduler:
             self.held = Constraint(self._model, self._optimizer, masks)
         self._born = None
 
+    def _named_as_here(self, packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Masks by this model's names, whatever wrappers (``torch.compile``, DDP) were around it
+        when they were saved."""
+        here = {plain_name(name): name for name in self._weights}
+        return {here.get(plain_name(name), name): bits for name, bits in packed.items()}
+
     def _enter(self) -> None:
         if self.phase.sparsity and not self.finished:
+            self._look_anew()
             masks = build_masks(self._weights, self.phase.sparsity, self.phase.mask)
             values = self._values_under(masks) if self.position == 0 else []
             self.held = Constraint(self._model, self._optimizer, masks)
             self._overwritten = [
                 (tensor, pruned, kept, tensor._version) for tensor, pruned, kept in values
             ]
+
+    def _look_anew(self) -> None:
+        """The weights as they are now: layers may have been replaced, added, frozen or tied."""
+        if self._born is None and not self.position:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when the scheduler was built
+            self._weights = prunable(self._model, self._include, self._exclude)
+        self._trainers = optimizers_of(self._weights, optimizers_in(self._optimizer))
 
     def _values_under(self, masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """What holding ``masks`` will overwrite, weights and moments: (tensor, where, values)."""

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from redense.optimizers import unwrap
+from redense.optimizers import optimizers_in
 from redense.prunable import Patterns, prunable
 from redense.rates import Rates
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole
@@ -69,7 +69,11 @@ class Loop:
                 )
         self.finished = False
         self._run, self._plan, self._unit, self._every = run, run.config.to_plan(), unit, every
-        self._model, self._optimizers, self._stateful = model, unwrap(optimizer), dict(stateful)
+        self._model, self._optimizers, self._stateful = (
+            model,
+            optimizers_in(optimizer),
+            dict(stateful),
+        )
         self._loader = loader
         self._logged: dict[str, float] = {}
         self._mean = AveragedModel(model) if run.config.average else None
