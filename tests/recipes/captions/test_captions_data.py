@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "no folder": (
         lambda f: (f / "dataset.json").unlink(),
-        r"no dataset\.json, no captions\.json and no annotations",
+        r"no dataset\.json, no captions\.json, no other form .* annotations/captions_train",
     ),
     "broken image": (
         lambda f: (f / "images/val1.png").write_bytes(b"no"),

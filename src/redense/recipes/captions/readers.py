@@ -1,24 +1,39 @@
-"""Read caption sets from where they lie: packaged ones, Karpathy's JSON, COCO's JSON. Errors name
-files and count."""
+"""Read caption sets from where they lie: Karpathy's and COCO's JSON, Flickr's token files, Kaggle's
+tables. Errors name files and count."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import random
+import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from redense import datasets
+from redense.files.folders import say, split_of
+from redense.files.text import read_lines, read_text
 from redense.files.words import words
 
-LeftOut = defaultdict[str, list[str]]
-"""Reason to the names of what was left out for it."""
+Kind = TypeVar("Kind", int, str)
 
-SPLITS = {"train": "train", "restval": "train", "val": "valid", "valid": "valid", "test": "test"}
-"""Karpathy's names of splits, and ours."""
+_FORMS = (
+    *("dataset.json", "captions.json", "dataset_*.json", "*k.token.txt", "*.token"),
+    *("captions.txt", "captions.csv", "results.csv"),
+)
+"""What a folder's captions may be called, the first that is there."""
+
+_FOLDERS = ("images", "imgs", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images")
+_COLUMNS = {
+    "image": ("image", "image_name", "filename", "file_name", "file", "path"),
+    "caption": ("caption", "comment", "text", "raw"),
+    "split": ("split",),
+}
 
 
 @dataclass(frozen=True)
@@ -42,14 +57,33 @@ class Annotations:
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What one entry of a caption file says of an image, perhaps not all that is said of it.
+
+    ``split`` is None where the file does not tell.
+    """
+
+    file: Path
+    captions: Sequence[Sequence[str]]
+    split: str | None
+    column: int
+
+
 def read(data: str, images: Path | None = None) -> Annotations:
-    """The annotations of a packaged set, a folder or a JSON file.
+    """The annotations of a packaged set, a folder or a file.
 
     Args:
-        data: a packaged set (``emoji``), a JSON file in Karpathy's or COCO's form, or a folder with
-            ``dataset.json`` or ``captions.json`` (and perhaps ``vgg_feats.mat``), or with COCO's
-            ``annotations/captions_*.json``.
-        images: where the images lie; default ``images``, ``imgs`` or the folder of the JSON itself.
+        data: a packaged set (``emoji``); a JSON file in Karpathy's or COCO's form; Flickr's
+            ``Flickr8k.token.txt``, whose splits lie beside it (``Flickr_8k.trainImages.txt``); a
+            table with the columns image and caption, as Kaggle's ``captions.txt``; or a folder with
+            one of them, COCO's in ``annotations/captions_*.json``.
+        images: where the images lie; default ``images``, ``imgs`` or the folder of the file itself.
+
+    Where nothing is for validation, a tenth of the training images is held out, at most 1,000.
+
+    Raises:
+        FileNotFoundError, ValueError: no captions, or captions that cannot be read: file and place.
     """
     path = Path(data)
     if data in datasets.names() and not path.exists():
@@ -60,22 +94,20 @@ def read(data: str, images: Path | None = None) -> Annotations:
     if not path.exists():
         raise FileNotFoundError(
             f"data {data!r}: neither a packaged set ({', '.join(datasets.names())}) nor a folder "
-            "or JSON file"
+            "or file of captions"
         )
     files = _annotation_files(path)
     folder = path if path.is_dir() else path.parent
-    contents = [(file, _load(file)) for file in files]
-    if all("annotations" in content for _, content in contents):
-        pictures, left_out = _coco(contents, images or folder)
-    elif len(contents) == 1:
-        pictures, left_out = _karpathy(*contents[0], images or _image_folder(folder))
-    else:
-        raise ValueError(
-            f"{files[0]} has no list called annotations, which COCO's caption files have"
-        )
+    said = _read_file(files[0], images or _image_folder(folder)) if len(files) == 1 else None
+    if said is None:
+        said = _read_coco([(file, _read_json(file)) for file in files], images or folder)
+    pictures, left_out = _photographs(said, files[0])
     features = folder / "vgg_feats.mat"
     return Annotations(
-        path.stem, tuple(pictures), features if features.exists() else None, _named(left_out)
+        path.stem,
+        tuple(_with_validation(pictures, files[0])),
+        features if features.exists() else None,
+        left_out,
     )
 
 
@@ -89,108 +121,256 @@ def check_images(pictures: Sequence[Picture]) -> None:
         )
 
 
-def _karpathy(
-    file: Path, content: Mapping[str, Any], images: Path
-) -> tuple[list[Picture], LeftOut]:
+def some(items: Sequence[object]) -> str:
+    """The first three, for a message."""
+    return ", ".join(map(str, items[:3])) + (", ..." if len(items) > 3 else "")
+
+
+def _read_file(file: Path, images: Path) -> list[_Said] | None:
+    """What a single file says, but of COCO's form None."""
+    if file.suffix == ".json":
+        content = _read_json(file)
+        return None if "annotations" in content else _read_karpathy(file, content, images)
+    if file.name.endswith((".token", ".token.txt")):
+        return list(_read_tokens(file, images))
+    if file.suffix in (".txt", ".csv", ".tsv"):
+        return list(_read_table(file, images))
+    raise ValueError(
+        f"{file} is no form of captions that is read; those are JSON (Karpathy's, COCO's), "
+        ".token.txt (Flickr's) and .txt, .csv or .tsv with the columns image and caption (Kaggle's)"
+    )
+
+
+def _read_karpathy(file: Path, content: Mapping[str, Any], images: Path) -> list[_Said]:
     """dataset.json of Karpathy's splits: images with filename, split and sentences."""
-    pictures: list[Picture] = []
-    left_out: LeftOut = defaultdict(list)
-    for number, image in enumerate(content.get("images") or ()):
-        if missing := [key for key in ("filename", "split", "sentences") if key not in image]:
-            raise ValueError(
-                f"{file}: image {number} has no {missing[0]}; Karpathy's form has filename, split, "
-                "sentences"
-            )
-        if image["split"] not in SPLITS:
-            raise ValueError(
-                f"{file}: {image['filename']} is in split {image['split']!r}; known: "
-                f"{', '.join(SPLITS)}"
-            )
-        said = (
-            s["tokens"] if "tokens" in s else words(s.get("raw", "")) for s in image["sentences"]
-        )
-        path = images / image.get("filepath", "") / image["filename"]
-        pictures += _picture(
-            path, said, SPLITS[image["split"]], image.get("imgid", number), left_out
-        )
-    return pictures, left_out
+    said = []
+    for number, image in enumerate(content["images"]):
+        place = f"{file}: image {number}"
+        name, split = (_value(image, key, place, str) for key in ("filename", "split"))
+        sentences = image.get("sentences") or []
+        if "sentences" not in image or not isinstance(sentences, list):
+            raise ValueError(f"{place} has no list called sentences, as Karpathy's form has")
+        known = "train" if split == "restval" else split_of(split)
+        if known is None:
+            raise ValueError(f"{file}: {name} is in split {split!r}; known: train, val, test")
+        captions = [_sentence(sentence) for sentence in sentences]
+        path = images / str(image.get("filepath") or "") / name
+        column = _value({"imgid": number} | image, "imgid", place, int)
+        said.append(_Said(path, captions, known, column))
+    return said
 
 
-def _coco(
-    contents: Sequence[tuple[Path, Mapping[str, Any]]], images: Path
-) -> tuple[list[Picture], LeftOut]:
+def _sentence(sentence: Any) -> list[str]:
+    """A sentence's words: its tokens, else those of its raw text; none of what is no text."""
+    if not isinstance(sentence, dict):
+        return _words(sentence)
+    tokens = sentence.get("tokens")
+    if isinstance(tokens, list) and tokens:
+        return unicodedata.normalize("NFC", " ".join(map(str, tokens))).lower().split()
+    return _words(tokens or sentence.get("raw"))
+
+
+def _words(text: Any) -> list[str]:
+    return words(text) if isinstance(text, str) else []  # null, or a NaN that pandas wrote
+
+
+def _read_coco(contents: Sequence[tuple[Path, Mapping[str, Any]]], images: Path) -> list[_Said]:
     """COCO's captions_train2017.json, captions_val2017.json: lists images (id, file_name) and
     annotations."""
-    pictures: list[Picture] = []
-    left_out: LeftOut = defaultdict(list)
+    said: list[_Said] = []
+    split_of_id: dict[int, str] = {}
     for file, content in contents:
+        if "annotations" not in content:
+            raise ValueError(f"{file} has no list called annotations, which COCO's files have")
         part = file.stem.removeprefix("captions_")
-        split = (
-            "valid" if part.startswith("val") else "test" if part.startswith("test") else "train"
-        )
-        said: dict[int, list[list[str]]] = {image["id"]: [] for image in content["images"]}
-        unknown = [one["image_id"] for one in content["annotations"] if one["image_id"] not in said]
-        if unknown:
+        split = split_of(re.split(r"[\d_]", part)[0]) or "train"
+        captions: dict[int, list[list[str]]] = {
+            _value(image, "id", f"{file}: image {number}", int): []
+            for number, image in enumerate(content["images"])
+        }
+        owners = [
+            _value(one, "image_id", f"{file}: annotation {number}", int)
+            for number, one in enumerate(content["annotations"])
+        ]
+        if unknown := [owner for owner in owners if owner not in captions]:
             raise ValueError(
                 f"{file}: {len(unknown)} captions are of images that it does not list: "
                 f"{some(unknown)}"
             )
-        for one in content["annotations"]:
-            said[one["image_id"]].append(words(one["caption"]))
-        folder = images / part if (images / part).is_dir() else images
-        for image in content["images"]:
-            pictures += _picture(
-                folder / image["file_name"], said[image["id"]], split, len(pictures), left_out
+        for number, (owner, one) in enumerate(zip(owners, content["annotations"], strict=True)):
+            if "caption" not in one:
+                raise ValueError(
+                    f"{file}: annotation {number} has no caption; COCO's captions are in "
+                    "captions_*.json"
+                )
+            captions[owner].append(_words(one["caption"]))
+        folder = _coco_folder(images, part)
+        for number, image in enumerate(content["images"]):
+            name = _value(image, "file_name", f"{file}: image {number}", str)
+            if split_of_id.setdefault(image["id"], split) != split:
+                raise ValueError(
+                    f"{file}: image {image['id']} ({name}) is in {split_of_id[image['id']]} and in "
+                    f"{split}; one photograph belongs to one split"
+                )
+            said.append(_Said(folder / name, captions[image["id"]], split, len(said)))
+    return said
+
+
+def _coco_folder(images: Path, part: str) -> Path:
+    """Where the images of ``train2017`` are, as COCO's zips unpack."""
+    places = (images, images / "images", images.parent, images.parent / "images")
+    return next((place / part for place in places if (place / part).is_dir()), images)
+
+
+def _read_tokens(file: Path, images: Path) -> Iterator[_Said]:
+    """Flickr8k.token.txt: a line is ``picture.jpg#0``, a tab and a caption."""
+    splits = _split_lists(file.parent)
+    numbers: dict[str, int] = {}
+    unused: set[str] = set()
+    for number, line in read_lines(file):
+        image, tab, caption = line.partition("\t")
+        name, mark, _ = image.rpartition("#")
+        if not tab or not mark:
+            raise ValueError(
+                f"{file}, line {number}: needs a picture, #, a number, a tab and a caption, got "
+                f"{line[:60]!r}"
             )
-    return pictures, left_out
+        column = numbers.setdefault(name, len(numbers))
+        if splits and name not in splits:
+            unused.add(name)
+        else:
+            yield _Said(images / name, [words(caption)], splits.get(name), column)
+    if unused:  # 92 of Flickr8k's 8,092
+        say(f"{file}: {len(unused)} images are in no list of a split, left out")
 
 
-def _picture(
-    file: Path, captions: Iterable[Iterable[str]], split: str, column: int, left_out: LeftOut
-) -> list[Picture]:
-    """One picture, or none where nobody says anything of it."""
-    composed = (unicodedata.normalize("NFC", " ".join(map(str, one))) for one in captions)
-    given = [tuple(one.lower().split()) for one in composed]
-    kept = tuple(caption for caption in given if caption)
-    left_out["empty captions"] += [file.name] * (len(given) - len(kept))
-    if not kept:
-        left_out["images without a caption"].append(file.name)
-    return [Picture(file, kept, split, column)] if kept else []
+def _split_lists(folder: Path) -> dict[str, str]:
+    """Flickr_8k.trainImages.txt, devImages and testImages: a picture a line."""
+    splits = {}
+    for file in sorted(folder.glob("*Images.txt")):
+        part = re.split(r"[._]", file.name.removesuffix("Images.txt"))[-1]
+        split = "valid" if part == "dev" else split_of(part)
+        if split is not None:
+            splits |= {line.strip(): split for _, line in read_lines(file)}
+    return splits
+
+
+def _read_table(file: Path, images: Path) -> Iterator[_Said]:
+    """Kaggle's captions.txt (image,caption) and results.csv (image_name| comment_number| comment),
+    perhaps with a column split."""
+    text = read_text(file)
+    header = text.partition("\n")[0]
+    mark = max(",|\t;", key=header.count)
+    quoting = csv.QUOTE_NONE if mark in "|\t" else csv.QUOTE_MINIMAL
+    rows = csv.reader(io.StringIO(text), delimiter=mark, quoting=quoting)
+    names = [name.strip().lower() for name in next(rows, [])]
+    place = {
+        kind: next((names.index(name) for name in known if name in names), None)
+        for kind, known in _COLUMNS.items()
+    }
+    image, caption, split = place["image"], place["caption"], place["split"]
+    if image is None or caption is None:
+        raise ValueError(f"{file} needs a header with the columns image and caption, got {names}")
+    numbers: dict[str, int] = {}
+    try:
+        for row in rows:
+            if not row:
+                continue
+            cells = [cell.strip() for cell in row] + [""] * len(names)
+            known = None if split is None else split_of(cells[split])
+            if not cells[image] or (split is not None and known is None):
+                raise ValueError(
+                    f"{file}, line {rows.line_num}: needs an image, a caption"
+                    f"{'' if split is None else ' and train, val or test'}, got {row}"
+                )
+            whole = mark.join(cells[caption:]) if caption == len(names) - 1 else cells[caption]
+            column = numbers.setdefault(cells[image], len(numbers))
+            yield _Said(images / cells[image], [words(whole)], known, column)
+    except csv.Error as error:
+        raise ValueError(f"{file}, line {rows.line_num}: {error}; is a quote left open?") from error
+
+
+def _photographs(said: Sequence[_Said], origin: Path) -> tuple[list[Picture], dict[str, list[str]]]:
+    """(one picture per image file with all its captions, names of what is left out by reason)."""
+    entries: dict[Path, list[_Said]] = {}
+    for entry in said:
+        entries.setdefault(entry.file, []).append(entry)
+    pictures: list[Picture] = []
+    left_out: dict[str, list[str]] = defaultdict(list)
+    for file, own in entries.items():
+        splits = {entry.split or "train" for entry in own}
+        if len(splits) > 1:
+            raise ValueError(
+                f"{origin}: {file.name} is in {' and in '.join(sorted(splits))}; one photograph "
+                "belongs to one split"
+            )
+        given = [tuple(caption) for entry in own for caption in entry.captions]
+        kept = tuple(caption for caption in given if caption)
+        if len(kept) < len(given):
+            left_out["empty captions"] += [file.name] * (len(given) - len(kept))
+        if kept:
+            pictures.append(Picture(file, kept, splits.pop(), own[0].column))
+        else:
+            left_out["images without a caption"].append(file.name)
+    return pictures, dict(left_out)
+
+
+def _with_validation(pictures: list[Picture], origin: Path) -> list[Picture]:
+    """The same, a tenth of the training images held out where none is for validation."""
+    train = [number for number, picture in enumerate(pictures) if picture.split == "train"]
+    if len(train) < 2 or any(picture.split == "valid" for picture in pictures):
+        return pictures
+    held = set(random.Random(0).sample(train, max(min(len(train) // 10, 1000), 1)))
+    say(f"{origin} has no validation split: {len(held)} training images are held out for it")
+    return [
+        replace(picture, split="valid") if number in held else picture
+        for number, picture in enumerate(pictures)
+    ]
 
 
 def _annotation_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    for name in ("dataset.json", "captions.json"):
-        if (path / name).is_file():
-            return [path / name]
-    found = sorted((path / "annotations").glob("captions_*.json"))
-    if not any("train" in file.name for file in found):
+    for pattern in (place + form for place in ("", "*/") for form in _FORMS):
+        files = sorted(path.glob(pattern))
+        if len(files) > 1:
+            raise ValueError(f"{path} holds several sets, {some(files)}; name one of them")
+        if files:
+            return files
+    years: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted((path / "annotations").glob("captions_*.json")):
+        years["".join(re.findall(r"\d+", file.stem))].append(file)
+    whole = [year for year in years if any("train" in file.name for file in years[year])]
+    if not whole:
         raise FileNotFoundError(
-            f"data {str(path)!r} has no dataset.json, no captions.json and no "
-            "annotations/captions_train*.json"
+            f"data {str(path)!r} has no {', no '.join(_FORMS[:2])}, no other form of captions that "
+            "is read, and no annotations/captions_train*.json"
         )
-    return found
-
-
-def _named(left_out: LeftOut) -> dict[str, list[str]]:
-    return {reason: names for reason, names in left_out.items() if names}
+    if others := sorted(set(years) - {max(whole)}):
+        say(f"{path}: COCO's captions of {max(whole)} are read, not those of {', '.join(others)}")
+    return years[max(whole)]
 
 
 def _image_folder(folder: Path) -> Path:
-    return next((folder / name for name in ("images", "imgs") if (folder / name).is_dir()), folder)
+    return next((folder / name for name in _FOLDERS if (folder / name).is_dir()), folder)
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(read_text(file))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or not content.get("images"):
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise ValueError(f"{file} has no list called images; it needs Karpathy's or COCO's form")
+    listed = [*content["images"], *(content.get("annotations") or ())]
+    if odd := next((one for one in listed if not isinstance(one, dict)), None):
+        raise ValueError(f"{file} lists {odd!r} where an image or caption should be")
     return content
 
 
-def some(items: Sequence[object]) -> str:
-    """The first three, for a message."""
-    return ", ".join(map(str, items[:3])) + (", ..." if len(items) > 3 else "")
+def _value(entry: Mapping[str, Any], key: str, place: str, kind: type[Kind]) -> Kind:
+    value = entry.get(key)
+    if not isinstance(value, kind):
+        needed = "a text" if kind is str else "a whole number"
+        raise ValueError(f"{place} has no {key} that is {needed}, got {value!r}")
+    return value
