@@ -128,6 +128,8 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
         console.print(
             f"test, read once at the end: {scores_text} (loss {record['test']['loss']:.4f})"
         )
+    for note in record["data"].get("notes", ()):
+        console.print(note)
     first, last = record["phases"][0], record["phases"][-1]
     difference = last["valid"][metric] - first["valid"][metric]
     console.print(

@@ -222,6 +222,77 @@ def test_hours_are_those_of_the_sound_that_was_read(tmp_path, given):
     assert load(str(folder)).fingerprint()["hours"]["train"] == round(seconds / 3600, 3)
 
 
+def test_data_without_a_validation_split_validate_on_a_tenth_of_trains_sentences(tmp_path, capsys):
+    for split, many in (("train", 40), ("test", 4)):
+        rows = [
+            {
+                "audio": sound(tmp_path / f"{split}{n}.wav", 1.5).name,
+                "text": f"{'ab'[n // 20]} {'abcde'[n // 4 % 5]} {'ab'[n // 2 % 2]}",
+            }
+            for n in range(many)
+        ]
+        manifest(tmp_path / f"{split}.jsonl", rows)
+    data = load(str(tmp_path))
+    assert [len(part) for part in (data.train, data.valid, data.test)] == [36, 4, 4]
+    said = [{u.text for u in part.utterances} for part in (data.train, data.valid)]
+    assert not said[0] & said[1]
+    assert "has no validation split: 4 of 40 training utterances" in capsys.readouterr().err
+
+
+def test_a_missing_split_is_named_and_no_recording_is_blamed(tmp_path):
+    one = {"audio": sound(tmp_path / "a.wav").name, "text": "a"}
+    manifest(tmp_path / "train.jsonl", [one, one])
+    manifest(tmp_path / "test.jsonl", [one])
+    with pytest.raises(ValueError, match=r"no validation split, and train too few sentences"):
+        load(str(tmp_path))
+    (tmp_path / "train.jsonl").rename(tmp_path / "valid.jsonl")
+    with pytest.raises(ValueError, match="has no training split; call a list"):
+        load(str(tmp_path))
+
+
+def test_an_alphabet_that_leaves_out_much_is_said_with_the_remedy(tmp_path):
+    folder = corpus(tmp_path / "tiny")
+    manifest(folder / "valid.jsonl", [{"audio": "valid0.wav", "text": "a"}] * 4)
+    with (folder / "train.jsonl").open("a") as lines:
+        lines.write(json.dumps({"audio": "train0.wav", "text": "aa"}) + "\n")
+    (note,) = load(str(folder), alphabet=" a").fingerprint()["notes"]
+    assert note.startswith("12 of 17 utterances are left out for characters outside the alphabet")
+    assert "'b' (12); --alphabet takes letters in" in note
+
+
+def test_test_utterances_that_are_dropped_are_said(tmp_path):
+    folder = corpus(tmp_path / "tiny")
+    rows = [{"audio": f"valid{n}.wav", "text": text} for n, text in enumerate(("ab", "", "42"))]
+    manifest(folder / "test.jsonl", rows)
+    notes = load(str(folder)).notes
+    assert notes[-1] == (
+        "test scores are of 1 of 3 utterances: 1 no text, 1 symbol outside the alphabet"
+    )
+
+
+def test_recordings_that_are_trained_on_and_judged_by_are_said(tmp_path):
+    folder = corpus(tmp_path / "tiny")
+    manifest(folder / "test.jsonl", [{"audio": "../tiny/train3.wav", "text": "ab"}])
+    (note,) = load(str(folder)).notes
+    assert note.startswith("1 of 1 test recordings are trained on too")
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "said"),
+    [("ab", "must have a space"), (" AB", "lower case; give ' ab'"), (" abb", "'b' twice")],
+)
+def test_an_alphabet_that_no_text_is_written_with_is_refused(tmp_path, alphabet, said):
+    with pytest.raises(ValueError, match=said):
+        load(str(corpus(tmp_path / "tiny")), alphabet=alphabet)
+
+
+def test_a_recording_of_one_frame_is_left_out_by_name(tmp_path):
+    folder = corpus(tmp_path / "tiny", text="a")
+    sound(folder / "train0.wav", 0.04)
+    assert load(str(folder), stride=3).bad == {"too short": 1}
+    assert load(str(folder), stride=2).bad == {}
+
+
 def test_a_part_that_begins_before_its_recording_is_named_by_line(tmp_path):
     rows = [{"audio": "a.wav", "text": "a", "offset": -1.0, "duration": 1.0}]
     with pytest.raises(ValueError, match=r"a\.jsonl, line 1: .*offset must be at least 0"):

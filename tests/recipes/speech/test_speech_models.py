@@ -3,10 +3,12 @@ import itertools
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import DoublePrecision
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from redense import prunable
+from redense.recipes.speech.batches import Spoken
 from redense.recipes.speech.models import (
     DeepSpeech1,
     DeepSpeech2,
@@ -15,6 +17,7 @@ from redense.recipes.speech.models import (
     deepspeech2,
     frames_after,
 )
+from redense.recipes.speech.readers import Utterance
 from redense.recipes.speech.recurrent import CELLS, SharedRecurrent, recurrent
 from redense.recipes.speech.task import SpeechTask
 
@@ -235,3 +238,18 @@ def slow(layer: SharedRecurrent, packed: PackedSequence) -> PackedSequence:
             directions.append(torch.stack([states[t] for t in range(length)]))
         found.append(sum(directions))
     return pack_padded_sequence(nn.utils.rnn.pad_sequence(found), lengths, enforce_sorted=False)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_batch_is_trained_on_in_double_precision(name):
+    batch = (Padded(torch.randn(4, 40, 13), LENGTHS), said("ab", "a"))
+    sounds, spoken = DoublePrecision().convert_input(batch)
+    assert spoken == batch[1]
+    model = SMALL[name]().double()
+    assert model(sounds).data.dtype == torch.float64
+    assert torch.equal(model(sounds).data, model(batch[0]).data)
+
+
+def said(*texts: str) -> Spoken:
+    symbols = Padded(torch.ones(len(texts), 2, dtype=torch.long), torch.tensor([2, 1]))
+    return Spoken(symbols, tuple(Utterance("", text) for text in texts))

@@ -37,6 +37,19 @@ def find_alphabet(texts: Sequence[str]) -> str:
     return "".join(sorted(letters | {" ", "'"}))
 
 
+def check(alphabet: str) -> None:
+    """Raise ValueError for an alphabet that no normalised text is written with."""
+    if " " not in alphabet:
+        raise ValueError(f"alphabet must have a space, which parts words, got {alphabet!r}")
+    if capitals := [c for c in alphabet if c != c.lower()]:
+        raise ValueError(
+            f"alphabet has {''.join(capitals)!r}, but texts are in lower case; give "
+            f"{''.join(dict.fromkeys(alphabet.lower()))!r}"
+        )
+    if doubled := [c for c, many in Counter(alphabet).items() if many > 1]:
+        raise ValueError(f"alphabet has {''.join(doubled)!r} twice; each character is one symbol")
+
+
 def unknown(text: str, alphabet: str) -> str:
     """The characters of ``text`` that the alphabet has not, each once."""
     return "".join(dict.fromkeys(c for c in text if c not in alphabet))

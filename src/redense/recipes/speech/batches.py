@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ SPEEDS = (1.0, 0.9, 1.1)
 Normalize = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Spoken:
+class Spoken(NamedTuple):
     """What is said in each sound of a batch: symbols (B, L), their number (B,), and whose they
     are."""
 

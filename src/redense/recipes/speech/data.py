@@ -7,9 +7,11 @@ import difflib
 import hashlib
 import json
 import math
+import os
 import sys
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,6 +53,8 @@ class SpeechData:
     mean: Tensor
     std: Tensor
     bad: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What the scores do not say by themselves, with the remedy: said again at the end of a run."""
 
     @property
     def bins(self) -> int:
@@ -70,6 +74,7 @@ class SpeechData:
             "hours": {name: _hours(getattr(self, name)) for name in SPLITS},
             "alphabet": self.alphabet,
             "left_out": self.bad,
+            "notes": list(self.notes),
             "sha256": digest.hexdigest(),
         }
 
@@ -103,7 +108,7 @@ def load(
     if name == digits.NAME:
         splits, given = digits.read()
     else:
-        splits, given = _find(name), {}
+        splits, given = _complete(name, _find(name)), {}
     if most is not None:
         order = torch.randperm(len(splits["train"]), generator=torch.Generator().manual_seed(0))[
             :most
@@ -111,62 +116,90 @@ def load(
         splits["train"] = [splits["train"][number] for number in order]
         given = {kind: s.pick(order) if kind == "train" else s for kind, s in given.items()}
     splits = {
-        kind: [replace(u, text=letters.normalize(u.text)) for u in utterances]
+        kind: [u._replace(text=letters.normalize(u.text)) for u in utterances]
         for kind, utterances in splits.items()
     }
     if alphabet is None:
         alphabet = letters.find_alphabet([u.text for u in splits["train"]])
+    letters.check(alphabet)
     checked, bad = {}, []
     for kind, utterances in splits.items():
         sounds = given.get(kind) or open_sounds(
             utterances, speeds if kind == "train" else (1.0,), longest, f"{Path(name).name} {kind}"
         )
-        reasons = [_reason(u, sounds, n, alphabet, stride) for n, u in enumerate(utterances)]
-        bad += [
-            (kind, str(u), reason) for u, reason in zip(utterances, reasons, strict=True) if reason
-        ]
-        good = [n for n, reason in enumerate(reasons) if reason is None]
-        kept = tuple(utterances[n] for n in good)
-        checked[kind] = Split(
-            kept, sounds.pick(good), tuple(tuple(letters.encode(u.text, alphabet)) for u in kept)
-        )
-    _report(name, bad, sum(map(len, splits.values())), on_bad_data)
-    if empty := [kind for kind in ("train", "valid") if not len(checked[kind])]:
-        raise ValueError(
-            f"data {name!r}: no good utterance is left in {empty[0]}, of {len(splits[empty[0]])}"
-        )
-    counts = Counter(reason.partition(":")[0] for _, _, reason in bad)
+        good = []
+        for number, u in enumerate(utterances):
+            reason = _reason(u, sounds, number, alphabet, stride)
+            if reason is None:
+                good.append(number)
+            else:
+                bad.append(_Bad(kind, u, reason))
+        kept = tuple(utterances[number] for number in good)
+        symbols = tuple(tuple(letters.encode(u.text, alphabet)) for u in kept)
+        checked[kind] = Split(kept, sounds.pick(good), symbols)
+    sizes = {kind: len(utterances) for kind, utterances in splits.items()}
+    _report(name, bad, sum(sizes.values()), on_bad_data)
+    for kind in ("train", "valid"):
+        if not len(checked[kind]):
+            why = _counted(one for one in bad if one.split == kind)
+            raise ValueError(
+                f"data {name!r}: no good utterance is left in {kind}, of {sizes[kind]}: "
+                + ", ".join(f"{many} {what}" for what, many in why.items())
+            )
     return SpeechData(
         Path(name).name,
         alphabet,
         **checked,
         **_statistics(checked["train"].sounds),
-        bad=dict(counts),
+        bad=_counted(bad),
+        notes=(*_flattering(checked), *_notes(bad, sizes, alphabet)),
     )
 
 
 def _find(name: str) -> Splits:
     path = Path(name)
-    if path.exists() or path.suffix in (".json", ".jsonl") or "/" in name:
-        splits = readers.read(path)
-    elif name in datasets.names():
-        folder = datasets.prepare(name)
-        card = json.loads((folder / "card.json").read_text("utf-8"))
-        if card["task"] != "speech":
-            raise ValueError(f"data set {name!r} is for {card['task']}, not for speech")
-        splits = readers.read(folder)
-    else:
+    if path.exists() or path.suffix in (".json", ".jsonl", ".csv", ".tsv") or "/" in name:
+        return readers.read(path)
+    if name not in datasets.names():
         near = difflib.get_close_matches(name, datasets.names(), n=2, cutoff=0.4)
         raise ValueError(
             f"no data set is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}it "
-            "takes amazon-queen, "
-            f"fillets-cs, fillets-nl, tuxpaint-fr, spoken-digits, a .jsonl manifest, or a folder "
-            "of manifests, "
-            f"LibriSpeech, WSJ or Common Voice"
+            "takes amazon-queen, fillets-cs, fillets-nl, tuxpaint-fr, spoken-digits, or "
+            f"{readers.KINDS}"
         )
+    folder = datasets.prepare(name)
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    if card["task"] != "speech":
+        raise ValueError(f"data set {name!r} is for {card['task']}, not for speech")
+    return readers.read(folder)
+
+
+def _complete(name: str, splits: Splits) -> Splits:
+    """With a validation split of train's own where the data come without one: all clips of a tenth
+    of its sentences."""
+    if not splits["train"]:
+        raise ValueError(f"data {name!r} has no training split; call a list or folder of it train")
     if not splits["valid"] and not splits["test"]:
         splits = readers.split_by_sentence([(utterance, None) for utterance in splits["train"]])
-    return splits
+    if splits["valid"]:
+        return splits
+    said = {letters.normalize(u.text) for u in splits["train"]}
+    order = sorted(said, key=lambda text: hashlib.sha256(text.encode()).digest())
+    held = set(order[: max(len(order) // 10, 1)])
+    if len(order) < 2:
+        raise ValueError(
+            f"data {name!r} has no validation split, and train too few sentences to share; call a "
+            "list or folder valid or dev"
+        )
+    parts: Splits = {"train": [], "valid": [], "test": splits["test"]}
+    for utterance in splits["train"]:
+        parts["valid" if letters.normalize(utterance.text) in held else "train"].append(utterance)
+    print(
+        f"{name} has no validation split: {len(parts['valid'])} of {len(splits['train'])} training "
+        "utterances, all of a tenth of the sentences, serve as one; or name a list valid",
+        file=sys.stderr,
+    )
+    return parts
 
 
 def _reason(u: Utterance, sounds: Sounds, number: int, alphabet: str, stride: int) -> str | None:
@@ -178,6 +211,8 @@ def _reason(u: Utterance, sounds: Sounds, number: int, alphabet: str, stride: in
     if unknown := letters.unknown(u.text, alphabet):
         return f"symbol outside the alphabet: {unknown!r} in {u.text!r}"
     possible = math.ceil(int(sounds.lengths[number].min()) / stride)
+    if possible < 2:  # a batch of one frame has no variance to normalise by
+        return f"too short: {possible} frame at stride {stride}; a smaller --stride gives more"
     if (needed := letters.needed_frames(letters.encode(u.text, alphabet))) > possible:
         return (
             f"too short for its text: {possible} frames for {needed} symbols; a smaller "
@@ -186,20 +221,67 @@ def _reason(u: Utterance, sounds: Sounds, number: int, alphabet: str, stride: in
     return None
 
 
-def _report(name: str, bad: list[tuple[str, str, str]], total: int, on_bad_data: str) -> None:
+@dataclass(frozen=True)
+class _Bad:
+    split: str
+    utterance: Utterance
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.utterance}: {self.reason}"
+
+
+def _counted(bad: Iterable[_Bad]) -> dict[str, int]:
+    return dict(Counter(one.reason.partition(":")[0] for one in bad))
+
+
+def _notes(bad: Sequence[_Bad], sizes: Mapping[str, int], alphabet: str) -> list[str]:
+    notes = []
+    missing = Counter(c for one in bad for c in letters.unknown(one.utterance.text, alphabet))
+    outside = sum(bool(letters.unknown(one.utterance.text, alphabet)) for one in bad)
+    if 10 * outside > sum(sizes.values()):
+        most = ", ".join(f"{c!r} ({many})" for c, many in missing.most_common(10))
+        notes.append(
+            f"{outside} of {sum(sizes.values())} utterances are left out for characters outside "
+            f"the alphabet {alphabet!r}: {most}; --alphabet takes letters in, numbers are to be "
+            "written in words"
+        )
+    for split in ("valid", "test"):
+        of_split = [one for one in bad if one.split == split]
+        if of_split:
+            why = ", ".join(f"{many} {what}" for what, many in _counted(of_split).items())
+            rest = sizes[split] - len(of_split)
+            notes.append(f"{split} scores are of {rest} of {sizes[split]} utterances: {why}")
+    return notes
+
+
+def _flattering(checked: Mapping[str, Split]) -> list[str]:
+    """Recordings that are trained on and judged by."""
+    heard = {(os.path.normpath(u.audio), u.start) for u in checked["train"].utterances}
+    notes = []
+    for split in ("valid", "test"):
+        names = ((os.path.normpath(u.audio), u.start) for u in checked[split].utterances)
+        if shared := sum(name in heard for name in names):
+            notes.append(
+                f"{shared} of {len(checked[split])} {split} recordings are trained on too, so the "
+                f"{split} scores flatter; take them out of one list"
+            )
+    return notes
+
+
+def _report(name: str, bad: Sequence[_Bad], total: int, on_bad_data: str) -> None:
     if not bad:
         return
     if on_bad_data == "stop":
-        kind, audio, reason = bad[0]
+        one = bad[0]
         raise ValueError(
-            f"{len(bad)} of {total} utterances of {name} are bad, the first in {kind}: {audio}: "
-            f"{reason}; "
+            f"{len(bad)} of {total} utterances of {name} are bad, the first in {one}; "
             f"--on-bad-data skip names all and goes on without them"
         )
     file = datasets.cache() / "features" / f"left-out-{Path(name).name}.txt"
-    lines = [f"{kind}: {audio}: {reason}" for kind, audio, reason in bad]
+    lines = [str(one) for one in bad]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines) + "\n", "utf-8")
+    file.write_text("\n".join(lines) + "\n", "utf-8", errors="surrogateescape")
     for line in lines[:_SHOWN]:
         print(f"left out of {line}", file=sys.stderr)
     more = f", {_SHOWN} of them above" if len(bad) > _SHOWN else ""

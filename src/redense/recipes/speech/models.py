@@ -3,7 +3,7 @@ changes a result."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ BINS, SYMBOLS = 161, 29
 """Bins of a 20 ms spectrum at 16 kHz; blank, space, apostrophe and a to z."""
 
 
-@dataclass(frozen=True)
-class Padded:
+class Padded(NamedTuple):
     """Sequences of different lengths in one tensor; what lies beyond a length is never read.
 
     Args:
@@ -73,7 +72,7 @@ class DeepSpeech1(nn.Module):
     def forward(self, sounds: Padded) -> Padded:
         """Frames to log-probabilities."""
         side = self.context // 2
-        padded = F.pad(_silent_beyond(sounds), (0, 0, side, side))
+        padded = F.pad(_silent_beyond(sounds, self.output.weight.dtype), (0, 0, side, side))
         windows = padded.unfold(1, self.context, self.stride).flatten(2)  # (B, T', bins * context)
         packed = _pack(windows, frames_after(sounds.lengths, self.stride))
         x = packed.data
@@ -135,7 +134,8 @@ class DeepSpeech2(nn.Module):
     def forward(self, sounds: Padded) -> Padded:
         """Frames to log-probabilities."""
         lengths = sounds.lengths
-        x = _silent_beyond(sounds).transpose(1, 2).unsqueeze(1)  # (B, 1, bins, T)
+        heard = _silent_beyond(sounds, self.output.weight.dtype)
+        x = heard.transpose(1, 2).unsqueeze(1)  # (B, 1, bins, T)
         for convolution, norm, step in zip(self.convolutions, self.norms, self.steps, strict=True):
             lengths = frames_after(lengths, step)
             x = convolution(x).permute(0, 3, 1, 2)  # (B, T', C, F)
@@ -179,11 +179,11 @@ def _valid(lengths: Tensor, times: int) -> Tensor:
     return torch.arange(times) < lengths.unsqueeze(1)  # (B, T)
 
 
-def _silent_beyond(sounds: Padded) -> Tensor:
+def _silent_beyond(sounds: Padded, dtype: torch.dtype) -> Tensor:
     """Zeros beyond each length: what a convolution or a context window reads past the end of a lone
-    utterance."""
+    utterance; in the weights' precision."""
     beyond = ~_valid(sounds.lengths, sounds.data.shape[1]).to(sounds.data.device)
-    return sounds.data.masked_fill(beyond.unsqueeze(2), 0.0)
+    return sounds.data.masked_fill(beyond.unsqueeze(2), 0.0).to(dtype)
 
 
 def _pack(x: Tensor, lengths: Tensor) -> PackedSequence:

@@ -7,9 +7,8 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redense.datasets.split import split_of
 from redense.files.text import read_lines, read_table, read_text
@@ -28,8 +27,7 @@ _SPEAKER = ("speaker", "speaker_id", "client_id")
 Mozilla's, Hugging Face's, Common Voice's."""
 
 
-@dataclass(frozen=True)
-class Utterance:
+class Utterance(NamedTuple):
     """A recording, what is said in it, how long it should be in seconds, who says it, where that
     is known, and where it starts in a recording of several."""
 
@@ -47,7 +45,7 @@ Splits = dict[str, list[Utterance]]
 Rows = list[tuple[Utterance, str | None]]
 """Utterances with the split that their line names."""
 
-_KINDS = (
+KINDS = (
     "a list (.jsonl, .json, .csv or .tsv) of audio and text, or a folder with such lists called "
     "train, valid (or dev) and test, of Kaldi (wav.scp and text), LibriSpeech, WSJ, Common Voice "
     "or LJSpeech"
@@ -68,12 +66,10 @@ def read(path: Path) -> Splits:
     """
     if path.is_file():
         if path.suffix.lower().removeprefix(".") not in _LISTS:
-            raise ValueError(
-                f"data {str(path)!r}: a file of a kind that is not read; give {_KINDS}"
-            )
+            raise ValueError(f"data {str(path)!r}: a file of a kind that is not read; give {KINDS}")
         if rows := read_list(path):
             return split_by_sentence(rows)
-        raise ValueError(f"data {str(path)!r}: no line of it is an utterance; give {_KINDS}")
+        raise ValueError(f"data {str(path)!r}: no line of it is an utterance; give {KINDS}")
     if not path.is_dir():
         what = "list" if path.suffix else "folder"
         raise FileNotFoundError(f"data {str(path)!r}: no such {what}")
@@ -81,7 +77,7 @@ def read(path: Path) -> Splits:
         found = reader(path)
         if any(found.values()):
             return found
-    raise ValueError(f"{path} holds no speech that is known here; give {_KINDS}")
+    raise ValueError(f"{path} holds no speech that is known here; give {KINDS}")
 
 
 def read_list(path: Path) -> Rows:
