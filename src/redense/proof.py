@@ -20,6 +20,7 @@ from rich.console import Console
 from redense.plan import Plan
 from redense.runs.configuration import RunConfig
 from redense.runs.run import Run
+from redense.runs.sections import Section, Text
 from redense.study.folder import open_study, records
 from redense.study.jobs import Job, plan_jobs, saved_share
 from redense.study.methods import BASELINE, CONTROL, Method, build_methods
@@ -79,13 +80,37 @@ class Study:
             for record in self.records
         ]
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the page on this study, by default to report.html in its folder, and its scores to
+        study.csv beside it; return where the page is.
+
+        >>> study.report("proof.html")
+        """
+        from redense.recipes.report import sections
+        from redense.report.page import report
+
+        page = None if path is None else Path(path).expanduser()
+        return report([self.folder], page, sections=sections)
+
     def __str__(self) -> str:
         text = io.StringIO()
         try:
-            print_table(self.summary, Console(width=100, file=text))
+            print_table(self.summary, Console(width=80, file=text))
         except ValueError:
             return self.verdict
         return f"{text.getvalue()}\n{self.verdict}"
+
+    def _repr_html_(self) -> str:
+        """Table and verdict, for a notebook."""
+        from redense.report.markup import section_html
+        from redense.report.tables import scores_table
+
+        said = [Text(words) for words in self.verdict.split("\n\n")]
+        try:
+            table = scores_table(self.summary)
+        except ValueError:
+            return section_html(Section("", said))
+        return section_html(Section("", [table, *said]))
 
     @property
     def _missing(self) -> list[str]:

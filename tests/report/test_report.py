@@ -1,6 +1,7 @@
 """The page of `redense report`, in a real browser: it is drawn, offline, honest about its numbers
 and safe to open."""
 
+import csv
 import html
 import json
 import re
@@ -10,23 +11,27 @@ import statistics
 import sys
 import types
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from study_folder import LAYERS, MOMENTS, make_record, write_run, write_study
 
 from redense import dsd
+from redense.recipes.report import sections
 from redense.report import page as report_module
 from redense.report.page import report
 from redense.runs.record import overlap
+from redense.runs.sections import Section, Text
+from redense.study.methods import METHODS, build_methods
 from redense.study.summary import summarize_records
 from redense.tensors.packing import pack
 
+LOSSES = ("curve-1", "curve-2")  # validation and training loss
 HOSTILE = """<img src=x onerror="alert(1)"></script><b>'&"{{7*7}}%{x}</b>"""
 CHROMIUM, CHROMEDRIVER = (
     "/usr/bin/chromium",
@@ -197,25 +202,64 @@ def test_every_plot_is_drawn(browser, page):
     )
     WebDriverWait(browser.driver, 10).until(lambda _: all(count for _, count in browser.run(drawn)))
     plots = dict(browser.run(drawn))
-    names = ("forest", "beside", "score", "valid-loss", "train-loss", "histograms", "overlap")
+    names = ("cost", "forest", "beside", "score", *LOSSES, "histograms", "overlap")
     assert plots.keys() == {f"g0-{name}" for name in names}
     browser.run("document.querySelectorAll('details').forEach(one => one.open = false)")
     assert browser.console() == []
 
 
-def test_the_verdict_comes_first_in_the_studys_own_words(browser, page, study):
+def test_the_verdict_answers_the_pages_question_first(browser, page, study):
     browser.show(page)
     summary = summarize_records(records_of(study))
-    first = browser.find("article section")[0].text
-    assert first.startswith("The verdict")
-    assert " ".join(first.split()).count(summary.choice.sentence) == 1
+    assert browser.text("h1") == "Does dense-sparse-dense training help?"
+    said = " ".join(browser.find("article section")[0].text.split())
+    assert said.startswith(f"The verdict {summary.verdicts['dsd'].short_answer}. Over 9 seeds")
     for name in ("dsd", "dsdsd"):
-        assert (
-            " ".join(browser.find("section.verdict")[0].text.split()).count(
-                summary.verdicts[name].sentence
-            )
-            == 1
-        )
+        assert said.count(f"{summary.verdicts[name].short_answer}. ") == 1
+        assert said.count(summary.verdicts[name].reason[1:]) == 1
+    assert said.count(summary.choice.sentence) == 1
+
+
+def test_effect_stands_against_cost_for_every_method(browser, page, study):
+    browser.show(page)
+    scores = scores_of(study)
+    costs = {record["method"]: record["cost"]["epochs"] for record in records_of(study)}
+    traces = {trace["name"]: trace for trace in browser.traces("g0-cost")}
+    assert traces.keys() == scores.keys()
+    for name, trace in traces.items():
+        assert trace["y"] == pytest.approx([statistics.fmean(scores[name].values())])
+        assert trace["x"][0] == pytest.approx(costs[name], abs=2)
+    script = "return document.getElementById('g0-cost').layout.annotations.map(a => [a.text, a.y])"
+    names = dict(browser.run(script))
+    assert names.keys() == scores.keys()
+    side_by_side = sorted(names[name] for name in names if costs[name] == 20)
+    gaps = [b - a for a, b in pairwise(side_by_side)]
+    low, high = browser.run("return document.getElementById('g0-cost').layout.yaxis.range")
+    assert min(gaps) > 0.05 * (high - low)  # names that can be read
+
+
+def test_the_loss_stands_beside_the_metric(browser, page, study):
+    browser.show(page)
+    rows = {name: (mean, difference) for name, mean, difference, _ in browser.rows("g0-other-0")}
+    assert browser.text("#g0-other-0 caption") == "test loss, not judged"
+    assert rows["dsd"] == ("0.3500", "+0.000")
+    assert rows["lower_lr"][1] == "–"
+
+
+def test_numbers_can_be_read_by_a_machine(browser, page, study):
+    browser.show(page)
+    (numbers,) = json.loads(browser.text("#numbers"))
+    scores = scores_of(study)
+    paired = [scores["dsd"][seed] - scores["lower_lr"][seed] for seed in range(9)]
+    mine = numbers["comparison"]["methods"]["dsd"]
+    assert mine["mean"] == pytest.approx(statistics.fmean(scores["dsd"].values()))
+    assert mine["minus_control"]["mean"] == pytest.approx(statistics.fmean(paired))
+    assert numbers["comparison"]["pick"] in scores
+    with (study / "study.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(numbers["runs"]) == 72
+    for row in rows:
+        assert float(row["test_top1"]) == scores[row["method"]][int(row["seed"])]
 
 
 def test_the_forest_plot_shows_the_paired_differences_of_the_records(browser, page, study):
@@ -238,7 +282,8 @@ def test_the_forest_plot_shows_the_paired_differences_of_the_records(browser, pa
 def test_the_tables_hold_the_numbers_of_the_records(browser, page, study):
     browser.show(page)
     scores, records = scores_of(study), {(r["method"], r["seed"]): r for r in records_of(study)}
-    for name, epochs, seeds, mean, sd, difference, *_ in browser.rows("g0-scores"):
+    for cell, epochs, seeds, mean, sd, difference, *_ in browser.rows("g0-scores"):
+        name = next(name for name in scores if cell == name + METHODS[name].title)
         mine = list(scores[name].values())
         assert (number(epochs), int(seeds)) == (records[name, 0]["cost"]["epochs"], len(mine))
         assert (mean, sd) == (f"{statistics.fmean(mine):.3f}", f"{statistics.stdev(mine):.3f}")
@@ -247,13 +292,11 @@ def test_the_tables_hold_the_numbers_of_the_records(browser, page, study):
             assert difference == f"{statistics.fmean(paired):+.3f}".replace("-", "−")
     rows = browser.rows("g0-runs")
     assert len(rows) == len(records)
-    for name, seed, test, valid, loss, seconds, epochs, examples in rows:
+    for name, seed, test, valid, test_loss, valid_loss, seconds, epochs, examples in rows:
         record = records[name, int(seed)]
         assert (test, valid) == (f"{record['test']['top1']:.3f}", f"{record['valid']['top1']:.3f}")
-        assert (loss, seconds) == (
-            f"{record['phases'][-1]['train_loss']:.4f}",
-            f"{record['seconds']:,.1f}",
-        )
+        assert (test_loss, valid_loss) == ("0.3500", f"{record['valid']['loss']:.4f}")
+        assert seconds == f"{record['seconds']:,.1f}"
         assert (number(epochs), number(examples)) == (
             record["cost"]["epochs"],
             record["cost"]["examples"],
@@ -265,8 +308,8 @@ def test_the_curves_are_the_mean_of_the_histories_in_a_band_of_one_sd(browser, p
     histories = [record["history"] for record in records_of(study) if record["method"] == "dsd"]
     for plot, key in (
         ("score", "valid_top1"),
-        ("valid-loss", "valid_loss"),
-        ("train-loss", "train_loss"),
+        ("curve-1", "valid_loss"),
+        ("curve-2", "train_loss"),
     ):
         band, line = (trace for trace in browser.traces(f"g0-{plot}") if trace["meta"] == "dsd")
         columns = [[row[key] for row in rows] for rows in zip(*histories, strict=True)]
@@ -320,7 +363,7 @@ def test_a_method_can_be_switched_off_and_on_in_all_curves(browser, page):
     for expected, pressed in ((everyone - {"dsd"}, "false"), (everyone, "true")):
         browser.run("arguments[0].click()", button)
         assert button.get_attribute("aria-pressed") == pressed
-        assert {*map(frozenset, map(visible, ("g0-score", "g0-valid-loss", "g0-train-loss")))} == {
+        assert {*map(frozenset, map(visible, ("g0-score", "g0-curve-1", "g0-curve-2")))} == {
             frozenset(expected)
         }
 
@@ -436,7 +479,7 @@ def test_headings_descend_one_by_one_and_no_id_comes_twice(page, study, tmp_path
 def test_every_plot_has_a_name_and_a_table(page):
     text = page.read_text()
     plots = re.findall(r'<div class="plot"[^>]*>', text)
-    assert len(plots) == 7
+    assert len(plots) == 8
     assert all(re.search(r'role="img" aria-label="[^"]+"', plot) for plot in plots)
     assert text.count("<table") >= 8
 
@@ -490,7 +533,9 @@ def test_where_lower_is_better_the_better_side_is_the_left(browser, tmp_path):
     )
     assert notes == [["worse →", 1], ["← better", 0]]
     assert "Lower is better." in browser.text("article")
-    (dsd_row,) = [row for row in browser.rows("g0-differences") if row[0] == "dsd"]
+    (dsd_row,) = [
+        row for row in browser.rows("g0-differences") if row[0] == "dsddense-sparse-dense"
+    ]
     assert number(dsd_row[1]) < 0  # the dense net errs more
     assert dsd_row[4] == "100 % of seeds"
 
@@ -500,7 +545,7 @@ def test_a_single_run_shows_its_result_curves_histograms_and_record(browser, tmp
     folder = write_run(tmp_path / "images-1", record := make_record("dsd", 3, plan))
     browser.open(report([folder]))
     assert browser.console() == []
-    assert f"test top1 {record['test']['top1']:.2f} points" in browser.text(".verdict")
+    assert f"test top1 {record['test']['top1']:.4g} points" in browser.text(".verdict")
     assert "One run cannot say whether dense-sparse-dense helps" in browser.text(".verdict")
     assert browser.traces("g0-score")[0]["y"] == pytest.approx(
         [row["valid_top1"] for row in record["history"]]
@@ -508,10 +553,8 @@ def test_a_single_run_shows_its_result_curves_histograms_and_record(browser, tmp
     assert len(browser.traces("g0-histograms")) == 5
     assert len(browser.rows("g0-runs")) == 1
     assert not browser.find("#g0-forest")
-    command = browser.text("pre")
-    assert command.startswith("redense train images")
-    assert "--sparsity 0.5" in command
-    assert "--seed 3" in command
+    assert not browser.find("pre")
+    assert "The command was not stored when this run began" in browser.text("article")
 
 
 def test_single_runs_of_one_task_are_shown_together_and_others_apart(browser, tmp_path):
@@ -552,7 +595,6 @@ def test_several_sparsities_are_told_apart_by_their_dashes(browser, tmp_path):
     assert lines.keys() == {"dsd@0.3", "dsd@0.5"}
     assert lines["dsd@0.3"]["color"] == lines["dsd@0.5"]["color"]
     assert lines["dsd@0.3"]["dash"] != lines["dsd@0.5"]["dash"]
-    assert "--sparsity 0.3,0.5" in browser.text("pre")
 
 
 def test_without_histograms_growth_and_overlap_that_section_is_left_out(browser, tmp_path):
@@ -618,24 +660,30 @@ def test_hostile_names_are_shown_and_never_obeyed(browser, tmp_path):
     assert HOSTILE in browser.find("#g0-score .ytitle")[0].text
 
 
-def test_a_recipes_own_sections_are_shown_within_reason(tmp_path, monkeypatch):
-    extra = types.ModuleType("redense.recipes.images.report")
-    extra.__spec__ = types.SimpleNamespace(name=extra.__name__)
-    extra.sections = lambda run: [("Worst mistakes", f"<p>of {html.escape(run.name)}</p>")]
-    monkeypatch.setitem(sys.modules, extra.__name__, extra)
+def test_what_runs_have_to_show_is_shown_within_reason(tmp_path, monkeypatch):
+    def shown(run):
+        return [Section("Worst mistakes", [Text(f"of {run.name}")])]
+
     folder = write_study(tmp_path / "extra", ("dense", "lower_lr", "dsd"), seeds=2)
-    text = report([folder]).read_text()
-    assert [name for name in ("dense", "lower_lr", "dsd") if f"<p>of {name}--0</p>" in text] == [
-        "dense",
-        "lower_lr",
-        "dsd",
-    ]
-    assert "of dsd--1" not in text
+    text = report([folder], sections=shown).read_text()
+    assert re.findall(r"<p>of ([^<]+)</p>", text) == ["dense--0", "lower_lr--0", "dsd--0"]
     monkeypatch.setattr(report_module, "_EXTRA_BYTES", 30)
-    text = report([folder]).read_text()
+    text = report([folder], sections=shown).read_text()
     assert text.count("Worst mistakes") == 1
     assert text.count("Examples left out") == 2
     assert f"<code>redense report {folder / 'dsd--0'}</code> shows them" in text
+
+
+def test_a_recipes_runs_show_what_its_report_module_says(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", make_record("dsd", 0, dsd(2, 1, 1, 0.5)))
+    assert sections(run) == []
+    own = types.ModuleType("redense.recipes.images.report")
+    own.__spec__ = types.SimpleNamespace(name=own.__name__)
+    own.sections = lambda folder: [Section(folder.name, [])]
+    monkeypatch.setitem(sys.modules, own.__name__, own)
+    assert sections(run) == [Section("run", [])]
+    record = make_record("dsd", 0, dsd(2, 1, 1, 0.5)) | {"recipe": "", "function": "mine:train"}
+    assert sections(write_run(tmp_path / "function", record)) == []
 
 
 # the masks of two passes
@@ -661,47 +709,113 @@ def test_overlap_is_intersection_over_union_of_the_held_weights():
 # the command
 
 
-def test_the_command_on_the_page_makes_the_same_study_again(redense, pictures, tmp_path):
-    folder = tmp_path / "study"
-    flags = [
-        "--data",
-        pictures,
-        *TINY,
-        "--dense",
-        1,
-        "--sparse",
-        2,
-        "--redense",
-        2,
-        "--sparsity",
-        0.5,
-    ]
-    flags += ["--methods", "dense,lower_lr,dsd,dsdsd", "--seeds", 2, "--exclude", "classifier.*"]
-    assert redense("prove", "images", *flags, "--jobs", 1, "--out", folder).code == 0
-    assert redense("report", folder).out.strip() == str(folder / "report.html")
-    text = (folder / "report.html").read_text()
+def test_the_command_is_the_one_that_was_stored(tmp_path):
+    words = ["redense", "train", "images", "--data", "my pictures", "--include", "a.*,b.*"]
+    words += ["--exclude", "classifier.*", "--train-images", "500"]
+    record = make_record("dsd", 0, dsd(2, 1, 1, 0.5))
+    run = write_run(tmp_path / "run", record)
+    (run / "config.json").write_text(json.dumps({"recipe": "images", "command": words}))
+    text = report([run]).read_text()
     command = html.unescape(re.search(r"<pre[^>]*><code>(.*?)</code></pre>", text, re.S)[1])
-    program, *words = shlex.split(command.replace("\\\n", ""))
-    assert program == "redense"
-    before = {file: file.read_bytes() for file in folder.glob("*/record.json")}
-    assert len(before) == 8
-    again = redense(
-        *words, "--jobs", 1, "--out", folder
-    )  # refused if its settings were not the same
-    assert again.code == 0, again.err
-    assert {file: file.read_bytes() for file in folder.glob("*/record.json")} == before
-    record = json.loads((folder / "dsdsd--0" / "record.json").read_text())
-    (found,) = record["mask_overlap"]
-    assert (found["phase"], found["with"]) == ("sparse 1", "sparse 2")
-    assert found["layers"]
-    assert all(0 <= share <= 1 for share in found["layers"].values())
-    assert "What happened to the weights" in text
+    assert max(map(len, command.splitlines())) <= 78
+    assert shlex.split(command.replace("\\\n", "")) == words
 
 
-def test_a_plan_that_no_flags_give_is_reported_without_a_command(tmp_path):
-    record = make_record("mine", 0, dsd(2, (2, 3), (1, 2), passes=2))
-    text = report([write_run(tmp_path / "run", record)]).read_text()
-    assert "No single command makes this plan" in text
+def test_a_study_without_its_command_says_so(page, study, tmp_path):
+    assert "The command was not stored when these runs began" in page.read_text()
+    folder = write_study(tmp_path / "stored", ("dense", "lower_lr", "dsd"), seeds=2)
+    config = json.loads((folder / "study.json").read_text())
+    words = ["redense", "prove", "images", "--seeds", "2"]
+    (folder / "study.json").write_text(json.dumps(config | {"command": words}))
+    assert "<code>redense prove images --seeds 2</code>" in report([folder]).read_text()
+
+
+@pytest.mark.parametrize("recipe", ["images", "captions", "speech"])
+def test_studies_of_older_versions_are_still_reported(tmp_path, recipe):
+    results = Path(__file__).parents[2] / "results"
+    page = report([results / recipe], tmp_path / f"{recipe}.html", sections=sections)
+    text = page.read_text()
+    assert text.startswith("<!doctype html>")
+    assert "<b>Does dense-sparse-dense (dsd" in text
+    assert "No verdict" not in text
+
+
+# the records of a user's own function
+
+
+def write_function_study(folder, seeds=7, history=True):
+    """What `redense.prove` writes: no recipe, scores under the user's names, no unit."""
+    plan = dsd(4, 2, 2, 0.5)
+    for label, method in build_methods(("dense", "lower_lr", "dsd"), {"": plan}).items():
+        for seed in range(seeds):
+            record = make_record(label, seed, method.plan, metric="accuracy", unit="")
+            rows = [
+                {
+                    "epoch": row["epoch"],
+                    "phase": row["phase"],
+                    "rate": 0.1,
+                    "sparsity": row["sparsity"],
+                    "loss": row["train_loss"],
+                    "accuracy": row["valid_accuracy"],
+                    "seconds": row["seconds"],
+                }
+                for row in record["history"]
+            ]
+            for phase in record["phases"]:
+                phase["rate"] = phase.pop("lr")
+                del phase["train_loss"]
+            record |= {
+                "recipe": "",
+                "function": "mine:train",
+                "data": {"name": "mine:train", "sizes": {}, "sha256": "ab" * 32},
+                "options": {},
+                "cost": {"epochs": len(method.plan), "examples": None},
+                "history": rows if history else [],
+                "branched": history,
+            }
+            if not history:
+                record |= {"phases": [], "released": [], "mask_overlap": [], "test": {}}
+            write_run(folder / f"{label}--{seed}", record, histograms=False)
+    return folder
+
+
+def test_a_study_of_a_users_function_has_the_whole_page(browser, tmp_path):
+    folder = write_function_study(tmp_path / "mine")
+    browser.open(report([folder]))
+    assert browser.console() == []
+    assert "mine:train · 3 methods · 7 seeds · 21 runs" in browser.text("header")
+    assert (
+        browser.text(".verdict").split("?")[0].endswith("Does dense-sparse-dense (dsd) help here")
+    )
+    assert browser.find("#g0-score .ytitle")[0].text == "accuracy"
+    assert browser.find("#g0-curve-1 .ytitle")[0].text == "loss"
+    assert len(browser.rows("g0-runs")) == 21
+    assert "examples" not in browser.text("#g0-runs thead")
+    assert "its source’s sha256" in browser.text("dl")
+    assert "None" not in browser.text("main")
+
+
+def test_a_function_with_a_loop_of_its_own_is_reported_without_curves(browser, tmp_path):
+    folder = write_function_study(tmp_path / "mine", history=False)
+    browser.open(report([folder]))
+    assert browser.console() == []
+    assert not browser.find(".curves")
+    assert browser.traces("g0-cost")
+    single = report([folder / "dsd--0"]).read_text()
+    assert "<code>redense prove mine:train</code>" in single
+
+
+def test_a_network_that_came_trained_is_the_baseline_at_no_epochs(tmp_path):
+    methods = build_methods(("dense", "lower_lr", "dsd"), {"": dsd(0, 3, 3, 0.5)})
+    for label, method in methods.items():
+        for seed in range(7):
+            record = make_record(label, seed, dsd(2, 3, 3, 0.5))
+            record |= {"plan": method.plan.to_records(), "history": [], "phases": []}
+            record["cost"]["epochs"] = len(method.plan)
+            write_run(tmp_path / "study" / f"{label}--{seed}", record, histograms=False)
+    text = report([tmp_path / "study"]).read_text()
+    assert "no training: the network as it came" in text
+    assert "which trains no further, at 6 epochs" in text
 
 
 def test_the_page_goes_where_it_is_told(redense, study, tmp_path):

@@ -1,5 +1,6 @@
 """`redense.prove`: any training function, its loop, its controls and its mistakes."""
 
+import html
 import json
 import os
 import signal
@@ -156,7 +157,27 @@ def test_a_plan_of_ones_own_gets_a_verdict_of_its_own(tmp_path):
     mine = redense.dsd(dense=3, sparse=1, redense=3, sparsity=0.3)
     study = prove(train, tmp_path / "study", methods={"mine": mine})
     assert "mine" in {row["method"] for row in study.scores}
-    assert "verdict on mine" in study.verdict
+    assert "Does mine help here?" in study.verdict
+
+
+def test_a_study_reports_itself_on_a_page_and_in_a_notebook(tmp_path):
+    study = prove(train, tmp_path / "study", seeds=3)
+    assert study.report() == tmp_path / "study" / "report.html"
+    page = study.report(tmp_path / "new" / "proof.html").read_text()
+    assert "Does dense-sparse-dense (dsd) help here?" in page
+    assert (tmp_path / "new" / "study.csv").read_text().count("\n") == 1 + 9
+    shown = study._repr_html_()
+    assert shown.count("<tr>") == 1 + 3
+    for paragraph in study.verdict.split("\n\n"):
+        assert f"<p>{html.escape(paragraph)}</p>".replace("&#x27;", "&#39;") in shown
+    assert len(shown) < 20_000
+
+
+def test_a_table_of_a_study_fits_80_columns(tmp_path):
+    study = prove(train, tmp_path / "study", methods=("dense", "random_dsd", "dsd"))
+    table = str(study).removesuffix(study.verdict)
+    assert table.count("\n") > 5
+    assert max(map(len, table.splitlines())) <= 80
 
 
 def test_a_loop_of_steps_ends_with_the_same_bits_wherever_it_was_stopped(tmp_path):

@@ -1,8 +1,11 @@
 """Records that belong together, and tables whose digits follow the difference."""
 
-import pytest
+import io
 
-from redense.study.summary import as_markdown, summarize_records
+import pytest
+from rich.console import Console
+
+from redense.study.summary import as_markdown, print_table, summarize_records
 
 
 def records(values, seeds=8, unit=""):
@@ -50,3 +53,17 @@ def test_a_run_that_comes_twice_is_refused_by_name():
 def test_failed_runs_are_named_beside_the_verdict():
     summary = summarize_records(records(SMALL), failed=["dsd--8 (ValueError: lr)"])
     assert as_markdown(summary).endswith("Missing, as they failed: dsd--8 (ValueError: lr).")
+
+
+@pytest.mark.parametrize("size", [80.0, 1e-3])
+def test_the_table_fits_80_columns_and_nothing_is_cut(size):
+    names = ("dense", "lower_lr", "dsd@0.3", "random_dsd@0.5", "a_plan_with_a_very_long_name")
+    made = records({name: size * (1 + 0.01 * len(name)) for name in names})
+    text = io.StringIO()
+    print_table(summarize_records(made), Console(width=200, file=text))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in text.getvalue()
+    assert "mse, 8 seeds" in lines[0]
+    if size > 1:  # common numbers leave room for common names
+        assert any(line.startswith("random_dsd@0.5 ") for line in lines)

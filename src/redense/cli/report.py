@@ -13,7 +13,8 @@ def report_command(arguments: list[str]) -> int:
     add_path(parser, "paths", "run folders, study folders, or both", nargs="+")
     add_flag(parser, "out", Path | None, None, "the page; default report.html in the first path")
     asked = parse(parser, arguments)
+    from redense.recipes.report import sections
     from redense.report.page import report
 
-    print(report(asked.paths, asked.out))
+    print(report(asked.paths, asked.out, sections=sections))
     return 0

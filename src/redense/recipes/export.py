@@ -10,11 +10,11 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
+from redense.files.records import read_record
 from redense.plan import Plan
 from redense.recipes import RECIPES, build_task
 from redense.runs.checkpoints import write_text, write_whole
 from redense.runs.folder import RunFolder
-from redense.runs.record import upgraded
 
 
 def export(run_path: Path, folder: Path) -> list[Path]:
@@ -30,7 +30,7 @@ def export(run_path: Path, folder: Path) -> list[Path]:
             f"{run_path} is not finished, it has no record.json; "
             f"redense train {run.config.recipe} --resume {run_path} goes on"
         )
-    record = upgraded(json.loads(run.record.read_text("utf-8")))
+    record = read_record(run.record)
     plan = Plan.from_records(record["plan"])
     config = build_task(run.config).config()
     files = [folder / "model.safetensors", folder / "config.json", folder / "README.md"]

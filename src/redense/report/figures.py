@@ -13,11 +13,13 @@ from typing import Any
 
 from redense.report.records import Group
 from redense.study.compare import Contrast
-from redense.study.methods import kind_of
+from redense.study.methods import kind_of, simplicity
 from redense.study.summary import Summary
 
 Figure = dict[str, Any]
 
+_OF_EPOCH = ("epoch", "phase", "rate", "sparsity", "seconds")
+_SPLITS = {"valid": "validation", "train": "training"}
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
@@ -135,7 +137,37 @@ def forest(
     }
 
 
-def curves(group: Group, key: str, title: str) -> Figure | None:
+def columns(group: Group) -> list[str]:
+    """What the runs logged per epoch: the judged score first, then losses, then the rest."""
+    names: dict[str, None] = {}
+    for run in group.runs:
+        for row in run.record["history"]:
+            names |= dict.fromkeys(name for name in row if _finite(row[name]))
+    judged = judged_column(group)
+    own = [name for name in names if name not in _OF_EPOCH]
+    return sorted(own, key=lambda name: (name != judged, "loss" not in name, name == "train_loss"))
+
+
+def judged_column(group: Group) -> str:
+    """The column of the judged score: a recipe's is its validation split's, a function's is the
+    user's word."""
+    metric = group.record["metric"]["name"]
+    logged = {name for run in group.runs for row in run.record["history"] for name in row}
+    return f"valid_{metric}" if f"valid_{metric}" in logged else metric
+
+
+def column_title(group: Group, column: str) -> str:
+    """What a column is called on the page.
+
+    ``valid_top1`` is "validation top1 (points)" where top1 is judged in points.
+    """
+    split, _, name = column.partition("_")
+    title = f"{_SPLITS[split]} {name}" if name and split in _SPLITS else column
+    unit = group.record["metric"]["unit"]
+    return f"{title} ({unit})" if unit and column == judged_column(group) else title
+
+
+def curves(group: Group, key: str) -> Figure | None:
     """One column of the histories against epochs: each method's mean line in a band of one sd over
     seeds.
 
@@ -144,64 +176,31 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
     """
     look = styles(group.labels)
     plan = reference_plan(group)
-    late, traces, seen, bands = plan[0]["length"] if len(plan) > 1 else 0, [], [], []
+    late = plan[0]["length"] if len(plan) > 1 else 0
+    traces: list[Figure] = []
+    bands: list[tuple[int, float]] = []
+    seen: list[tuple[int, float]] = []
     for label in group.labels:
-        runs = [run.record["history"] for run in group.of(label) if run.record.get("history")]
-        rows = [
-            row for row in zip(*runs, strict=False) if all(_finite(part.get(key)) for part in row)
-        ]
+        runs = [run.record["history"] for run in group.of(label) if run.record["history"]]
+        together = zip(*runs, strict=False)
+        rows = [row for row in together if all(_finite(part.get(key)) for part in row)]
         if not rows:
             continue
         epochs = [row[0]["epoch"] for row in rows]
         values = [[part[key] for part in row] for row in rows]
-        means, spread = (
-            [fmean(row) for row in values],
-            [stdev(row) if len(row) > 1 else 0.0 for row in values],
-        )
-        low, high = (
-            [mean + way * sd for mean, sd in zip(means, spread, strict=True)] for way in (-1, 1)
-        )
-        colour, dash = look[label]
+        means = [fmean(row) for row in values]
+        spread = [stdev(row) if len(row) > 1 else 0.0 for row in values]
+        low = [mean - sd for mean, sd in zip(means, spread, strict=True)]
+        high = [mean + sd for mean, sd in zip(means, spread, strict=True)]
         bands += [*zip(epochs, low, strict=True), *zip(epochs, high, strict=True)]
         seen += [(epoch, value) for epoch, row in zip(epochs, values, strict=True) for value in row]
         if len(runs) > 1:
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines",
-                    "x": [*epochs, *reversed(epochs)],
-                    "y": [*high, *reversed(low)],
-                    "fill": "toself",
-                    "fillcolor": f"{colour} 12%",
-                    "line": {"width": 0},
-                    "hoverinfo": "skip",
-                    "meta": label,
-                }
-            )
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines" if len(epochs) > 1 else "markers",
-                "name": plain(label),
-                "meta": label,
-                "x": epochs,
-                "y": means,
-                "customdata": [
-                    [min(part), max(part), plain(str(row[0]["phase"]))]
-                    for part, row in zip(values, rows, strict=True)
-                ],
-                "line": {"color": colour, "dash": dash, "width": 2.25},
-                "marker": {"color": colour},
-                "hovertemplate": (
-                    f"<b>{plain(label)}</b> %{{y:.4~g}}<br>epoch %{{x}}, %{{customdata[2]}}"
-                    + (
-                        f"<br>{len(runs)} seeds: %{{customdata[0]:.4~g}} to %{{customdata[1]:.4~g}}"
-                        * (len(runs) > 1)
-                    )
-                    + "<extra></extra>"
-                ),
-            }
-        )
+            traces.append(_band(label, epochs, low, high, look[label][0]))
+        spans = [
+            [min(part), max(part), plain(str(row[0]["phase"]))]
+            for part, row in zip(values, rows, strict=True)
+        ]
+        traces.append(_line(label, epochs, means, spans, look[label], len(runs)))
     if not traces:
         return None
     tail = [value for epoch, value in bands if epoch > late] or [value for _, value in bands]
@@ -222,7 +221,7 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
                 "range": [0.5, last + 0.5],
             },
             "yaxis": {
-                "title": {"text": plain(title)},
+                "title": {"text": plain(column_title(group, key))},
                 "range": _padded([value for _, value in seen]),
             },
             **_phases(plan),
@@ -230,10 +229,147 @@ def curves(group: Group, key: str, title: str) -> Figure | None:
     }
 
 
+def _band(
+    label: str, epochs: Sequence[int], low: Sequence[float], high: Sequence[float], colour: str
+) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [*epochs, *reversed(epochs)],
+        "y": [*high, *reversed(low)],
+        "fill": "toself",
+        "fillcolor": f"{colour} 12%",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "meta": label,
+    }
+
+
+def _line(
+    label: str,
+    epochs: Sequence[int],
+    means: Sequence[float],
+    spans: Sequence[Sequence[Any]],
+    look: tuple[str, str],
+    seeds: int,
+) -> Figure:
+    colour, dash = look
+    span = f"<br>{seeds} seeds: %{{customdata[0]:.4~g}} to %{{customdata[1]:.4~g}}"
+    return {
+        "type": "scatter",
+        "mode": "lines" if len(epochs) > 1 else "markers",
+        "name": plain(label),
+        "meta": label,
+        "x": epochs,
+        "y": means,
+        "customdata": spans,
+        "line": {"color": colour, "dash": dash, "width": 2.25},
+        "marker": {"color": colour},
+        "hovertemplate": f"<b>{plain(label)}</b> %{{y:.4~g}}<br>epoch %{{x}}, %{{customdata[2]}}"
+        + span * (seeds > 1)
+        + "<extra></extra>",
+    }
+
+
+def effect_against_cost(summary: Summary) -> Figure:
+    """Mean scores with their intervals against the epochs that they cost; methods of equal cost
+    stand side by side, each with its name."""
+    look = styles(sorted(summary.scores, key=simplicity))
+    by_cost: dict[float, list[str]] = {}
+    for label in look:
+        by_cost.setdefault(summary.epochs[label], []).append(label)
+    longest = max(by_cost)
+    step = 0.022 * (longest or 1.0)
+    places: dict[str, float] = {}
+    for cost, labels in by_cost.items():
+        for number, label in enumerate(labels):
+            places[label] = cost + step * (number - (len(labels) - 1) / 2)
+    summaries = summary.comparison.summaries
+    edges = [bound for label in look for bound in summaries[label].interval]
+    low, high = _padded(edges)
+    heights = _apart(
+        {label: summaries[label].mean for label in look}, by_cost, 0.075 * (high - low)
+    )
+    unit = f" ({summary.unit})" if summary.unit else ""
+    traces, names = [], []
+    for label, (colour, _) in look.items():
+        mine = summaries[label]
+        down, up = mine.interval
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": plain(label),
+                "x": [places[label]],
+                "y": [mine.mean],
+                "marker": {"size": 10, "color": colour},
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [up - mine.mean],
+                    "arrayminus": [mine.mean - down],
+                    "color": f"{colour} 60%",
+                    "thickness": 1.5,
+                    "width": 3,
+                },
+                "hovertemplate": f"<b>{plain(label)}</b> %{{y:.4~g}}<br>{summary.epochs[label]:g} "
+                f"epochs, {mine.n} seeds<br>{down:.4g} to {up:.4g}<extra></extra>",
+            }
+        )
+        beside = max(places[other] for other in by_cost[summary.epochs[label]])
+        names.append(
+            {
+                "text": plain(label),
+                "x": beside + step,
+                "y": heights[label],
+                "xanchor": "left",
+                "yanchor": "middle",
+                "showarrow": False,
+                "font": {"size": 12, "color": colour},
+            }
+        )
+    return {
+        "data": traces,
+        "layout": {
+            "height": 400,
+            "margin": {"t": 26, "b": 52, "l": 58},
+            "showlegend": False,
+            "hovermode": "closest",
+            "xaxis": {
+                "title": {"text": "epochs of training"},
+                "range": [min(by_cost) - 6 * step, longest + 18 * step],
+                "tickvals": sorted(by_cost),
+                "showgrid": False,
+                "zeroline": False,
+            },
+            "yaxis": {
+                "title": {"text": plain(f"{summary.split} {summary.metric}{unit}")},
+                "range": _padded([low, high, *heights.values()]),
+            },
+            "annotations": names,
+        },
+    }
+
+
+def _apart(
+    means: Mapping[str, float], by_cost: Mapping[float, Sequence[str]], gap: float
+) -> dict[str, float]:
+    """Heights at which names of one column can be read: their means, moved apart to ``gap``."""
+    heights: dict[str, float] = {}
+    for labels in by_cost.values():
+        ranked = sorted(labels, key=means.__getitem__)
+        free: list[float] = []
+        for label in ranked:
+            free.append(max(means[label], free[-1] + gap) if free else means[label])
+        lift = fmean(free) - fmean(means[label] for label in ranked)
+        heights |= {label: height - lift for label, height in zip(ranked, free, strict=True)}
+    return heights
+
+
 def reference_plan(group: Group) -> list[dict[str, Any]]:
     """The phases that the curves shade: dsd's, else those of the first method that holds weights,
     else the longest."""
-    plans = {label: group.of(label)[0].record["plan"] for label in group.labels}
+    plans = {label: group.plan_of(label) for label in group.labels}
     held = [label for label in group.labels if any(phase["sparsity"] for phase in plans[label])]
     chosen = next(
         (label for label in held if label.partition("@")[0] == "dsd"), next(iter(held), None)

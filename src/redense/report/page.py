@@ -10,30 +10,43 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 try:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 except ImportError as error:
     raise ImportError(
         "redense report needs plotly and jinja2: pip install 'redense[study]'"
     ) from error
 
 from redense import __version__
-from redense.recipes import RECIPES
-from redense.report.facts import command, facts
-from redense.report.figures import curves, forest, styles
+from redense.report.facts import commands, facts
+from redense.report.figures import (
+    Figure,
+    column_title,
+    columns,
+    curves,
+    effect_against_cost,
+    forest,
+    judged_column,
+    styles,
+)
+from redense.report.markup import ENVIRONMENT, section_html
+from redense.report.numbers import group_numbers, runs_csv, script_json
 from redense.report.records import Group, load
-from redense.report.tables import beside_table, phases_table, runs_table, scores_table, strips
+from redense.report.tables import (
+    Strip,
+    beside_table,
+    other_tables,
+    phases_table,
+    runs_table,
+    scores_table,
+    strips,
+)
 from redense.report.weights import (
     histogram_table,
     histograms,
@@ -42,9 +55,10 @@ from redense.report.weights import (
     released_table,
 )
 from redense.runs.checkpoints import write_text
+from redense.runs.sections import Sections, Table
 from redense.study.methods import BASELINE, CONTROL, is_proved
 from redense.study.summary import Summary, summarize_records
-from redense.study.verdict import answer
+from redense.study.verdict import Verdict
 
 _EXTRA_BYTES = 2_000_000
 """How much recipes' own sections may add, so that a page with pictures stays below 6 MB."""
@@ -53,9 +67,73 @@ _LEFT_OUT = Markup(
 )
 
 
-def report(paths: Sequence[Path], out: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class Judgement:
+    """What a group comes to: ``proved`` are forms of dense-sparse-dense and plans of the user's
+    own, ``rest`` the controls."""
+
+    summary: Summary
+    proved: list[Verdict]
+    rest: list[Verdict]
+    scores: Table
+    beside: Table
+    others: list[Table]
+
+    @property
+    def least_seeds(self) -> int | None:
+        """The seeds it takes, where there are too few for any verdict."""
+        verdicts = [*self.proved, *self.rest]
+        few = all(verdict.outcome == "too few seeds" for verdict in verdicts)
+        return verdicts[0].least_seeds if few else None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One logged column's figure."""
+
+    key: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the page shows of one group; ``drawn`` names its figures."""
+
+    key: str
+    group: Group
+    title: str
+    subtitle: str
+    judgement: Judgement | None
+    refusal: str | None
+    results: list[tuple[str, str]]
+    legend: list[tuple[str, str, str]]
+    strips: list[Strip]
+    curves: list[Curve]
+    phases: Table | None
+    runs: Table
+    released: Table | None
+    overlap: Table | None
+    histograms: list[Table]
+    commands: list[str]
+    facts: list[tuple[str, str]]
+    extra: list[tuple[str, str, Markup]]
+    figures: dict[str, Figure] = field(repr=False)
+
+    @property
+    def averaged(self) -> bool:
+        """Whether a method's score is not that of its curve."""
+        return any(label.partition("@")[0] == "swa" for label in self.group.labels)
+
+
+def report(
+    paths: Sequence[Path], out: Path | None = None, *, sections: Sections | None = None
+) -> Path:
     """Write the page on the runs and studies at ``paths`` to ``out``, by default the first path's
-    report.html.
+    report.html, and one row per run to study.csv beside it.
+
+    Args:
+        sections: what a run's folder has to show beyond its record; each method's first seed that
+            has any is shown.
 
     Raises:
         FileNotFoundError, ValueError: a path without a finished run, or one whose records do not
@@ -63,26 +141,31 @@ def report(paths: Sequence[Path], out: Path | None = None) -> Path:
     """
     groups = load(paths)
     target = out or Path(paths[0]) / "report.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, render(groups))
+    text = render(groups, sections)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, text)
+        write_text(target.with_name("study.csv"), runs_csv(groups))
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {target}: {error.strerror}; choose another --out"
+        ) from error
     return target
 
 
-def render(groups: Sequence[Group]) -> str:
+def render(groups: Sequence[Group], sections: Sections | None = None) -> str:
     """The page as text; everything that comes from a record is escaped."""
-    environment = Environment(
-        loader=PackageLoader("redense.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    figures: dict[str, Any] = {}
-    parts = [_part(group, f"g{number}", figures) for number, group in enumerate(groups)]
-    return environment.get_template("report.html").render(
-        title=parts[0]["title"] if len(parts) == 1 else f"{len(parts)} reports",
+    parts = [_part(group, f"g{place}", sections) for place, group in enumerate(groups)]
+    figures = {key: figure for part in parts for key, figure in part.figures.items()}
+    numbers = [
+        group_numbers(part.group, part.judgement.summary if part.judgement else None)
+        for part in parts
+    ]
+    return ENVIRONMENT.get_template("report.html").render(
+        title=parts[0].title if len(parts) == 1 else f"{len(parts)} reports",
         parts=parts,
-        figures=Markup(_script_json(figures)),
+        figures=Markup(script_json(figures)),
+        numbers=Markup(script_json(numbers)),
         library=_library(),
         Markup=Markup,
         version=__version__,
@@ -95,167 +178,127 @@ def _library() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
 
 
-def _part(group: Group, key: str, figures: dict[str, Any]) -> dict[str, Any]:
-    """What the template shows of one group; its figures go to ``figures``."""
-    record = group.runs[0].record
-    metric = record["metric"]
+def _part(group: Group, key: str, sections: Sections | None) -> Part:
     look = styles(group.labels)
-    part: dict[str, Any] = {
-        "key": key,
-        "group": group,
-        "title": _title(group),
-        "subtitle": _subtitle(group),
-        "legend": [(label, *look[label]) for label in group.labels],
-        "strips": strips(group, look),
-        "phases": phases_table(group),
-        "runs": runs_table(group),
-        "released": released_table(group),
-        "command": command(group),
-        "facts": facts(group),
-        "extra": _extra(group),
-        "averaged": any(label.partition("@")[0] == "swa" for label in group.labels),
-        "results": _results(group),
-        **_verdict(group, key, figures),
-    }
-    unit = f" ({metric['unit']})" if metric["unit"] else ""
-    drawn = {
-        f"{key}-score": curves(
-            group, f"valid_{metric['name']}", f"validation {metric['name']}{unit}"
-        ),
-        f"{key}-valid-loss": curves(group, "valid_loss", "validation loss")
-        if metric["name"] != "loss"
-        else None,
-        f"{key}-train-loss": curves(group, "train_loss", "training loss"),
-        f"{key}-overlap": overlaps(group),
-    }
-    figures |= {name: figure for name, figure in drawn.items() if figure}
-    if counts := histograms(group):
+    judgement, refusal = _judge(group)
+    figures = _judged_figures(group, key, judgement) if judgement else {}
+    drawn = []
+    for place, column in enumerate(columns(group)):
+        name = f"{key}-score" if column == judged_column(group) else f"{key}-curve-{place}"
+        if figure := curves(group, column):
+            figures[name] = figure
+            drawn.append(Curve(name, column_title(group, column)))
+    counts = histograms(group)
+    if counts:
         figures[f"{key}-histograms"] = {"histograms": counts}
-        part["histogram_tables"] = [
-            histogram_table(name, layers) for name, layers in counts.items()
-        ]
-    if f"{key}-overlap" in figures:
-        part["overlap_table"] = overlap_table(group)
-    return {"histogram_tables": [], "overlap_table": None} | part | {"drawn": {*figures}}
+    shared = overlaps(group)
+    if shared:
+        figures[f"{key}-overlap"] = shared
+    return Part(
+        key=key,
+        group=group,
+        title=_title(group),
+        subtitle=_subtitle(group),
+        judgement=judgement,
+        refusal=refusal,
+        results=_results(group),
+        legend=[(label, *look[label]) for label in group.labels],
+        strips=strips(group, look),
+        curves=drawn,
+        phases=phases_table(group),
+        runs=runs_table(group),
+        released=released_table(group),
+        overlap=overlap_table(group) if shared else None,
+        histograms=[histogram_table(name, layers) for name, layers in counts.items()],
+        commands=commands(group),
+        facts=facts(group),
+        extra=_extra(group, sections) if sections else [],
+        figures=figures,
+    )
 
 
-def _verdict(group: Group, key: str, figures: dict[str, Any]) -> dict[str, Any]:
-    """The judgement and its forest plots, or why there is none."""
+def _judge(group: Group) -> tuple[Judgement | None, str | None]:
+    """The judgement, or why there is none; a single run asks for neither."""
     if len(group.labels) < 2 and not group.is_study:
-        return {"summary": None, "refusal": None}
+        return None, None
     try:
         failed = [f"{name} ({error})" for name, error in group.failed]
         summary = summarize_records(group.records, failed=failed)
     except ValueError as error:
-        return {"summary": None, "refusal": str(error)}
+        return None, str(error)
+    judged = [summary.verdicts[name] for name in group.labels if name in summary.verdicts]
+    return Judgement(
+        summary,
+        [verdict for verdict in judged if is_proved(verdict.method)],
+        [verdict for verdict in judged if not is_proved(verdict.method)],
+        scores_table(summary),
+        beside_table(summary),
+        other_tables(group, summary),
+    ), None
+
+
+def _judged_figures(group: Group, key: str, judgement: Judgement) -> dict[str, Figure]:
+    summary = judgement.summary
+    to_control, to_baseline = summary.comparison.to_control, summary.comparison.to_baseline
     others = [name for name in group.labels if name not in (CONTROL, BASELINE)]
-    beside = [name for name in group.labels if name in summary.comparison.to_baseline]
-    to_control = summary.comparison.to_control
-    figures[f"{key}-forest"] = forest(summary, to_control, others or list(to_control), CONTROL)
-    figures[f"{key}-beside"] = forest(summary, summary.comparison.to_baseline, beside, BASELINE)
-    proved = [name for name in group.labels if name in to_control and is_proved(name)]
+    beside = [name for name in group.labels if name in to_baseline]
     return {
-        "summary": summary,
-        "refusal": None,
-        "scores": scores_table(group, summary),
-        "beside": beside_table(group, summary),
-        "answer": answer(summary.verdicts[proved[0]]).partition(": ")[0] if proved else "",
-        "proved": [_headed(summary, name) for name in proved],
-        "rest": [
-            _headed(summary, name)
-            for name in group.labels
-            if name in to_control and name not in proved
-        ],
-        "least": _least(summary),
+        f"{key}-forest": forest(summary, to_control, others or list(to_control), CONTROL),
+        f"{key}-beside": forest(summary, to_baseline, beside, BASELINE),
+        f"{key}-cost": effect_against_cost(summary),
     }
 
 
-def _headed(summary: Summary, name: str) -> tuple[str, str]:
-    """A verdict's sentence as what it says and why."""
-    head, _, why = summary.verdicts[name].sentence.partition(": ")
-    return head if head.startswith(name) else head[0].upper() + head[1:], why
-
-
-def _least(summary: Summary) -> int | None:
-    """The seeds it takes, where there are too few for any verdict."""
-    verdicts = list(summary.verdicts.values())
-    return (
-        verdicts[0].least_seeds if all(one.outcome == "too few seeds" for one in verdicts) else None
-    )
-
-
 def _title(group: Group) -> str:
-    record = group.runs[0].record
     if group.is_study:
         return "Does dense-sparse-dense training help?"
-    data = record["data"].get("name") or record["recipe"]
-    return (
-        f"{group.runs[0].label} on {data}"
-        if len(group.runs) == 1
-        else f"{len(group.runs)} runs on {data}"
-    )
+    data = group.record["data"]["name"]
+    if len(group.runs) == 1:
+        return f"{group.runs[0].label} on {data}"
+    return f"{len(group.runs)} runs on {data}"
 
 
 def _subtitle(group: Group) -> str:
-    record = group.runs[0].record
+    record = group.record
     seeds = {run.seed for run in group.runs}
-    parts = [record["options"].get("model"), f"{record['recipe']} recipe"]
+    parts = [record["options"].get("model")]
+    if record["recipe"]:
+        parts.append(f"{record['recipe']} recipe")
     if group.is_study:
-        parts = [record["data"].get("name"), *parts, f"{len(group.labels)} methods"]
+        parts = [record["data"]["name"], *parts, f"{len(group.labels)} methods"]
     parts.append(f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {record['seed']}")
-    return " · ".join(
-        str(part) for part in (*parts, f"{len(group.runs)} runs" * (len(group.runs) > 1)) if part
-    )
-
-
-def _recipe(group: Group) -> str:
-    return str(group.runs[0].record["recipe"])
+    if len(group.runs) > 1:
+        parts.append(f"{len(group.runs)} runs")
+    return " · ".join(str(part) for part in parts if part)
 
 
 def _results(group: Group) -> list[tuple[str, str]]:
     """A single run's scores on the two splits."""
     if len(group.runs) > 1:
         return []
-    record = group.runs[0].record
+    record = group.record
     name, unit = record["metric"]["name"], record["metric"]["unit"]
     return [
-        (f"{words} {name}", f"{record[split][name]:.2f} {unit}".rstrip())
+        (f"{words} {name}", f"{record[split][name]:.4g} {unit}".rstrip())
         for split, words in (("test", "test"), ("valid", "validation"))
         if name in record[split]
     ]
 
 
-def _extra(group: Group) -> list[tuple[str, str, Markup]]:
-    """(run, title, HTML) of what the recipe's own ``report`` module shows: each method's first seed
-    that has any."""
-    module = f"redense.recipes.{_recipe(group)}.report"
-    if _recipe(group) not in RECIPES or find_spec(module) is None:
-        return []
-    found: list[tuple[str, str, Markup]] = []
+def _extra(group: Group, sections: Sections) -> list[tuple[str, str, Markup]]:
+    """(run, title, HTML) of what each method's first seed that has any shows beyond its record."""
+    shown: list[tuple[str, str, Markup]] = []
     size = 0
     for label in group.labels:
         for run in group.of(label):
-            if sections := import_module(module).sections(run.folder):
-                size += sum(len(text) for _, text in sections)
-                name = f"{label}, seed {run.seed}"
-                if size <= _EXTRA_BYTES:
-                    found += [(name, title, Markup(text)) for title, text in sections]
-                else:
-                    found.append((name, "Examples left out", _LEFT_OUT.format(run.folder)))
-                break
-    return found
-
-
-def _script_json(value: Any) -> str:
-    """JSON that may stand inside a script element; what is no finite number becomes null."""
-    return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False).replace(
-        "<", "\\u003c"
-    )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+            if not (own := sections(run.folder)):
+                continue
+            drawn = [(section.title, section_html(section)) for section in own]
+            size += sum(len(text) for _, text in drawn)
+            name = f"{label}, seed {run.seed}"
+            if size <= _EXTRA_BYTES:
+                shown += [(name, title, text) for title, text in drawn]
+            else:
+                shown.append((name, "Examples left out", _LEFT_OUT.format(run.folder)))
+            break
+    return shown

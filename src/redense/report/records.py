@@ -3,34 +3,16 @@ compared."""
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redense.files.records import read_json, read_record
 from redense.study.methods import simplicity
 from redense.study.summary import check_comparable
-
-_NEEDED = (
-    "recipe",
-    "method",
-    "seed",
-    "plan",
-    "phases",
-    "metric",
-    "data",
-    "options",
-    "cost",
-    "seconds",
-    "test",
-    "valid",
-)
-
-
-_OF_METRIC = ("name", "higher_is_better", "unit")
-_OF_PLAN = ("name", "length", "sparsity", "mask")
 
 
 @dataclass(frozen=True)
@@ -50,12 +32,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one task: a study's, or single ones. ``failed`` are (run, last line of its error)."""
+    """Runs of one task: a study's, or single ones.
+
+    Args:
+        commands: what was typed to make them, where it was stored.
+        failed: (run, last line of its error).
+    """
 
     name: str
     is_study: bool
     runs: tuple[Run, ...]
-    config: dict[str, Any] | None
+    commands: tuple[str, ...]
     failed: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -67,10 +54,25 @@ class Group:
         """One method's runs by seed."""
         return sorted((run for run in self.runs if run.label == label), key=lambda run: run.seed)
 
+    def plan_of(self, label: str) -> list[dict[str, Any]]:
+        """One method's phases."""
+        plan: list[dict[str, Any]] = self.of(label)[0].record["plan"]
+        return plan
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Any run's record, for what all of them have in common."""
+        return self.runs[0].record
+
     @property
     def records(self) -> list[dict[str, Any]]:
         """The records, each under its run's label."""
         return [run.record | {"method": run.label} for run in self.runs]
+
+    @property
+    def trained(self) -> str:
+        """The recipe or the user's function."""
+        return str(self.record["recipe"] or self.record["function"])
 
 
 def load(paths: Sequence[Path]) -> list[Group]:
@@ -92,27 +94,20 @@ def load(paths: Sequence[Path]) -> list[Group]:
         else:
             raise FileNotFoundError(
                 f"{path} holds no finished run: no record.json in it, nor in a folder METHOD--SEED "
-                "below it; "
-                f"redense train and redense prove make them"
+                "below it; redense train and redense prove make them"
             )
     return [*groups, *_together(singles)]
 
 
 def _study(path: Path, runs: Sequence[Run]) -> Group:
     check_comparable([run.record for run in runs])
-    errors = [
-        file
-        for file in sorted(path.glob("*--*/error.txt"))
-        if not (file.parent / "record.json").exists()
-    ]
-    failed = tuple(
-        (file.parent.name, (file.read_text("utf-8").strip().splitlines() or [""])[-1])
-        for file in errors
-    )
-    config = path / "study.json"
-    return Group(
-        path.resolve().name, True, tuple(runs), _read(config) if config.is_file() else None, failed
-    )
+    failed = []
+    for file in sorted(path.glob("*--*/error.txt")):
+        if not (file.parent / "record.json").exists():
+            lines = file.read_text("utf-8").strip().splitlines() or [""]
+            failed.append((file.parent.name, lines[-1]))
+    name = path.resolve().name
+    return Group(name, True, tuple(runs), _commands([path / "study.json"]), tuple(failed))
 
 
 def _together(runs: list[Run]) -> list[Group]:
@@ -128,40 +123,26 @@ def _together(runs: list[Run]) -> list[Group]:
             break
         else:
             groups.append([run])
-    found = []
-    for group in groups:
-        named = Counter((run.record["method"], run.seed) for run in group)
-        if max(named.values()) > 1:  # the same run twice, or another plan under the same name
-            group = [Run(run.folder, str(run.folder), run.record) for run in group]
-        config = group[0].folder / "config.json"
-        name = ", ".join(run.folder.resolve().name for run in group)
-        found.append(Group(name, False, tuple(group), _read(config) if config.is_file() else None))
-    return found
+    return [_single(group) for group in groups]
+
+
+def _single(runs: list[Run]) -> Group:
+    named = Counter((run.label, run.seed) for run in runs)
+    if max(named.values()) > 1:  # the same run twice, or another plan under the same name
+        runs = [Run(run.folder, str(run.folder), run.record) for run in runs]
+    name = ", ".join(run.folder.resolve().name for run in runs)
+    return Group(name, False, tuple(runs), _commands([run.folder / "config.json" for run in runs]))
 
 
 def _read_run(folder: Path) -> Run:
-    record = _read(folder / "record.json")
-    needed = [(record, "", key) for key in _NEEDED]
-    needed += [(record.get("metric", {}), "metric.", key) for key in _OF_METRIC]
-    needed += [(record.get("cost", {}), "cost.", key) for key in ("epochs", "examples")]
-    needed += [(record.get("data", {}), "data.", "sha256")]
-    for number, phase in enumerate(record.get("phases", [])):
-        needed += [(phase, f"phases[{number}].", key) for key in ("name", "train_loss", "valid")]
-    for number, phase in enumerate(record.get("plan", [])):
-        needed += [(phase, f"plan[{number}].", key) for key in _OF_PLAN]
-    if missing := [f"{place}{key}" for part, place, key in needed if key not in part]:
-        raise ValueError(
-            f"{folder / 'record.json'} is no run's record: it has no {missing[0]!r}; "
-            "was it written by another version?"
-        )
-    return Run(folder, str(record["method"]), record)
+    record = read_record(folder / "record.json")
+    return Run(folder, record["method"], record)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} must hold a JSON object, got {type(found).__name__}")
-    return found
+def _commands(files: Sequence[Path]) -> tuple[str, ...]:
+    """The command lines that these files keep, each once; older ones keep none."""
+    words = [read_json(file).get("command") for file in files if file.is_file()]
+    lines = [
+        shlex.join(map(str, one)) if isinstance(one, list) else str(one) for one in words if one
+    ]
+    return tuple(dict.fromkeys(lines))

@@ -1,40 +1,21 @@
-"""The report's tables: cells hold what is shown and, where it is a number, the number itself to
-sort by."""
+"""The report's tables of records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from redense.report.records import Group, Run
+from redense.runs.sections import Cell, Table, number, signed
 from redense.study.compare import Contrast
-from redense.study.methods import BASELINE, CONTROL, kind_of
+from redense.study.methods import BASELINE, CONTROL, kind_of, simplicity
+from redense.study.stats import paired_difference
 from redense.study.summary import Summary
 
-
-@dataclass(frozen=True)
-class Cell:
-    """What a table shows; ``value`` is the number behind it, ``bar`` a share to draw beside it."""
-
-    text: str
-    value: float | None = None
-    bar: float | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """``rows`` under ``titles``; the first column heads the rows."""
-
-    caption: str
-    titles: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    sortable: bool = False
-
-    def is_number(self, column: int) -> bool:
-        """Whether a column is set flush right."""
-        return any(row[column].value is not None for row in self.rows)
+_NONE = Cell("–")
 
 
 @dataclass(frozen=True)
@@ -45,36 +26,20 @@ class Strip:
     meaning: str
     colour: str
     phases: Sequence[tuple[str, int, float, str]]
-    longest: int = field(default=1)
-
-    @property
-    def epochs(self) -> int:
-        """Its length."""
-        return sum(length for _, length, _, _ in self.phases)
+    longest: int = 1
 
     @property
     def words(self) -> str:
         """The phases as text."""
-        return ", ".join(
-            f"{name} {length}"
-            + (f" ({100 * sparsity:g} % held{', at random' * (mask == 'random')})" * bool(sparsity))
-            for name, length, sparsity, mask in self.phases
-        )
+        return ", ".join(map(_phase_words, self.phases)) or "no training: the network as it came"
 
 
-def number(value: float, form: str = ".3f") -> Cell:
-    """A number as it is shown and as it is."""
-    return Cell(signed(format(value, form)), value) if math.isfinite(value) else Cell(str(value))
-
-
-def signed(text: str) -> str:
-    """With the minus sign that is as wide as the plus."""
-    return text.replace("-", "−")
-
-
-def percent(share: float, bar: bool = False) -> Cell:
-    """A share of one, in per cent."""
-    return Cell(f"{100 * share:.1f} %", share, min(share, 1.0) if bar else None)
+def _phase_words(phase: tuple[str, int, float, str]) -> str:
+    name, length, sparsity, mask = phase
+    if not sparsity:
+        return f"{name} ({length})"
+    how = "" if mask == "magnitude" else f", {mask}"
+    return f"{name} ({length}, {100 * sparsity:g} % held{how})"
 
 
 def strips(group: Group, colours: Mapping[str, tuple[str, str]]) -> list[Strip]:
@@ -85,11 +50,8 @@ def strips(group: Group, colours: Mapping[str, tuple[str, str]]) -> list[Strip]:
             label,
             _meaning(group, label),
             colours[label][0],
-            [
-                (p["name"], p["length"], p["sparsity"], p["mask"])
-                for p in group.of(label)[0].record["plan"]
-            ],
-            longest,
+            [(p["name"], p["length"], p["sparsity"], p["mask"]) for p in group.plan_of(label)],
+            max(longest, 1),
         )
         for label in group.labels
     ]
@@ -103,14 +65,14 @@ def _meaning(group: Group, label: str) -> str:
     return f"{kind.title}: {kind.meaning}" if kind else "a plan of your own"
 
 
-def scores_table(group: Group, summary: Summary) -> Table:
-    """A row a method: its score, and its difference to the matched control."""
+def scores_table(summary: Summary) -> Table:
+    """A row per method: its score, and its difference to the matched control."""
     rows = []
-    for label in group.labels:
+    for label in sorted(summary.scores, key=simplicity):
         mine = summary.comparison.summaries[label]
         rows.append(
             [
-                Cell(label),
+                Cell(label, note=_title_of(label)),
                 number(summary.epochs[label], "g"),
                 number(mine.n, "d"),
                 number(mine.mean, f".{summary.decimals}f"),
@@ -118,28 +80,70 @@ def scores_table(group: Group, summary: Summary) -> Table:
                 *_difference(summary, summary.comparison.to_control.get(label)),
             ]
         )
-    unit = f" in {summary.unit}" if summary.unit else ""
-    titles = ("method", "epochs", "seeds", "mean", "sd", *_differences(summary, CONTROL))
-    return Table(f"{summary.split} {summary.metric}{unit}, by method", titles, rows)
+    titles = ("method", "epochs", "seeds", "mean", "sd", *_titles(summary, CONTROL))
+    return Table(f"{_score(summary)}, by method", titles, rows)
 
 
-def beside_table(group: Group, summary: Summary) -> Table:
-    """A row a method: its difference to the dense net."""
-    found = summary.comparison.to_baseline
+def beside_table(summary: Summary) -> Table:
+    """A row per method: its difference to the dense net."""
+    beside = summary.comparison.to_baseline
     rows = [
-        [Cell(label), *_difference(summary, found[label])]
-        for label in group.labels
-        if label in found
+        [Cell(label, note=_title_of(label)), *_difference(summary, beside[label])]
+        for label in sorted(beside, key=simplicity)
     ]
+    return Table(_score(summary), ("method", *_titles(summary, BASELINE)), rows)
+
+
+def other_tables(group: Group, summary: Summary) -> list[Table]:
+    """A table for each score that was not judged, the loss first: a plan that leaves accuracy alone
+    may halve the loss. Differences are what was measured, whichever direction is better."""
+    records = [run.record[summary.split] for run in group.runs]
+    names = [name for name in records[0] if all(name in record for record in records)]
+    names.sort(key=lambda name: name != "loss")
+    return [_other_table(group, summary, name) for name in names if name != summary.metric]
+
+
+def _other_table(group: Group, summary: Summary, name: str) -> Table:
+    scores = {
+        label: {run.seed: run.record[summary.split][name] for run in group.of(label)}
+        for label in group.labels
+    }
+    rows = []
+    for label, mine in scores.items():
+        control = scores[CONTROL]
+        seeds = [seed for seed in mine if seed in control]
+        pairs = [(mine[seed], control[seed]) for seed in seeds]
+        finite = all(math.isfinite(value) for pair in pairs for value in pair)
+        cells = [_NONE, _NONE]
+        if label != CONTROL and len(pairs) > 1 and finite:
+            difference = paired_difference(*zip(*pairs, strict=True))
+            low, high = difference.interval
+            digits = max(3, _decimals(high - low))
+            cells = [
+                number(difference.mean, f"+.{digits}f"),
+                Cell(signed(f"{low:+.{digits}f} to {high:+.{digits}f}"), low),
+            ]
+        rows.append([Cell(label), number(fmean(mine.values()), "#.4g"), *cells])
+    titles = ("method", "mean", *_titles(summary, CONTROL)[:2])
+    return Table(f"{summary.split} {name}, not judged", titles, rows)
+
+
+def _decimals(width: float) -> int:
+    """Decimals that show two digits of an interval's half."""
+    return min(max(2 - math.ceil(math.log10(width / 2)), 0), 12) if width > 0 else 0
+
+
+def _score(summary: Summary) -> str:
     unit = f" in {summary.unit}" if summary.unit else ""
-    return Table(
-        f"{summary.split} {summary.metric}{unit}",
-        ("method", *_differences(summary, BASELINE)),
-        rows,
-    )
+    return f"{summary.split} {summary.metric}{unit}"
 
 
-def _differences(summary: Summary, reference: str) -> tuple[str, ...]:
+def _title_of(label: str) -> str:
+    kind = kind_of(label)
+    return kind.title if kind else "a plan of your own"
+
+
+def _titles(summary: Summary, reference: str) -> tuple[str, ...]:
     return (
         f"minus {reference}",
         f"{100 * summary.comparison.confidence:g} % interval",
@@ -150,80 +154,83 @@ def _differences(summary: Summary, reference: str) -> tuple[str, ...]:
 
 def _difference(summary: Summary, contrast: Contrast | None) -> list[Cell]:
     if contrast is None:
-        return [Cell("–"), Cell("the matched control"), Cell("–"), Cell("–")]
+        return [_NONE, Cell("the matched control"), _NONE, _NONE]
     difference, sign = contrast.difference, 1 if summary.higher_is_better else -1
     low, high = sorted(sign * bound for bound in difference.interval)
     d = summary.decimals
+    better = difference.paired_improvement
     return [
         number(sign * difference.mean, f"+.{d}f"),
         Cell(signed(f"{low:+.{d}f} to {high:+.{d}f}"), low),
         number(contrast.holm_p),
-        Cell(
-            f"{100 * difference.paired_improvement:.0f} % of seeds", difference.paired_improvement
-        ),
+        Cell(f"{100 * better:.0f} % of seeds", better),
     ]
 
 
-def phases_table(group: Group) -> Table:
-    """Scores at the end of each phase, mean over seeds."""
-    metric = group.runs[0].record["metric"]["name"]
+def phases_table(group: Group) -> Table | None:
+    """Scores at the end of each phase, mean over seeds; None of runs with a loop of their own,
+    which know no phases."""
+    metric = group.record["metric"]["name"]
+    phases = [phase for run in group.runs for phase in run.record["phases"]]
+    if not phases:
+        return None
+    names = {name for phase in phases for name in phase["valid"]}
+    shown = sorted(names, key=lambda name: (name != metric, name != "loss", name))
+    trained = any("train_loss" in phase for phase in phases)
     rows = []
     for label in group.labels:
         for phase in zip(*(run.record["phases"] for run in group.of(label)), strict=False):
-            shown = [
-                (one["valid"].get(metric), one["valid"].get("loss"), one["train_loss"])
-                for one in phase
-            ]
-            means = [_mean(column) for column in zip(*shown, strict=True)]
-            rows.append(
-                [Cell(label), Cell(phase[0]["name"]), number(phase[0]["epochs"], "d"), *means]
-            )
-    titles = (
-        "method",
-        "phase",
-        "epochs",
-        f"validation {metric}",
-        "validation loss",
-        "training loss",
-    )
+            columns = [[one["valid"].get(name) for one in phase] for name in shown]
+            if trained:
+                columns.append([one.get("train_loss") for one in phase])
+            first = phase[0]
+            head = [Cell(label), Cell(first["name"]), number(first["epochs"], "d")]
+            rows.append([*head, *map(_mean, columns)])
+    titles = ["method", "phase", "epochs", *(f"validation {name}" for name in shown)]
+    if trained:
+        titles.append("training loss")
     return Table("At the end of each phase, mean over seeds", titles, rows)
 
 
 def runs_table(group: Group) -> Table:
     """Every run: its scores, seconds and cost."""
-    metric = group.runs[0].record["metric"]
+    metric = group.record["metric"]
     name, unit = metric["name"], f" ({metric['unit']})" if metric["unit"] else ""
-    titles = (
-        "method",
-        "seed",
-        f"test {name}{unit}",
-        f"validation {name}",
-        "training loss",
-        "seconds",
-        "epochs",
-    )
-    titles += ("images" if group.runs[0].record["recipe"] == "images" else "examples",)
-    return Table(
-        "Scores of the final weights, and what they cost",
-        titles,
-        [_run_row(run, name) for label in group.labels for run in group.of(label)],
-        sortable=True,
-    )
+    scores = [("test", name), ("valid", name), ("test", "loss"), ("valid", "loss")]
+    known = [
+        (split, score)
+        for split, score in dict.fromkeys(scores)
+        if any(score in run.record[split] for run in group.runs)
+    ]
+    titles = ["method", "seed"]
+    for split, score in known:
+        words = "validation" if split == "valid" else split
+        titles.append(f"{words} {score}" + unit * (split == "test" and score == name))
+    titles += ["seconds", "epochs"]
+    counted = all(run.record["cost"]["examples"] is not None for run in group.runs)
+    if counted:
+        titles.append("examples")
+    runs = [run for label in group.labels for run in group.of(label)]
+    rows = [_run_row(run, known, counted) for run in runs]
+    return Table("Scores of the final weights, and what they cost", titles, rows, sortable=True)
 
 
-def _run_row(run: Run, metric: str) -> list[Cell]:
+def _run_row(run: Run, scores: Sequence[tuple[str, str]], counted: bool) -> list[Cell]:
     record = run.record
+    cost = [number(record["seconds"], ",.1f"), number(record["cost"]["epochs"], "g")]
+    if counted:
+        cost.append(number(record["cost"]["examples"], ",d"))
     return [
         Cell(run.label),
         number(run.seed, "d"),
-        *(_mean([record[split].get(metric)], ".3f") for split in ("test", "valid")),
-        number(record["phases"][-1]["train_loss"], ".4f"),
-        number(record["seconds"], ",.1f"),
-        number(record["cost"]["epochs"], "g"),
-        number(record["cost"]["examples"], ",d"),
+        *(
+            _mean([record[split].get(score)], ".4f" if score == "loss" else ".3f")
+            for split, score in scores
+        ),
+        *cost,
     ]
 
 
 def _mean(values: Sequence[Any], form: str = "#.4g") -> Cell:
     known = [value for value in values if value is not None]
-    return number(math.fsum(known) / len(known), form) if known else Cell("none")
+    return number(fmean(known), form) if known else Cell("none")

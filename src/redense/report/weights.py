@@ -3,53 +3,55 @@ masks that recur."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from redense.files.records import read_json
 from redense.report.figures import Figure, note, plain, styles
 from redense.report.records import Group
-from redense.report.tables import Cell, Table, number, percent
+from redense.runs.sections import Cell, Table, number, percent
 
 
 def overlaps(group: Group) -> Figure | None:
-    """Overlap of two passes' masks, a row a layer: the mean over seeds, and what masks drawn
+    """Overlap of two passes' masks, a row per layer: the mean over seeds, and what masks drawn
     blindly would share."""
-    look, traces, layers = styles(group.labels), [], {}
+    look = styles(group.labels)
+    traces: list[Figure] = []
+    chances: list[float] = []
+    layers: dict[str, None] = {}
     for label in group.labels:
         passes: dict[tuple[str, str], list[dict[str, float]]] = {}
         for run in group.of(label):
-            for found in run.record.get("mask_overlap", []):
-                passes.setdefault((found["phase"], found["with"]), []).append(found["layers"])
+            for shared in run.record["mask_overlap"]:
+                passes.setdefault((shared["phase"], shared["with"]), []).append(shared["layers"])
         for shape, ((first, second), seeds) in enumerate(passes.items()):
             names = list(seeds[0])
             layers |= dict.fromkeys(names)
-            chance = chance_overlap(group.of(label)[0].record["plan"], first, second)
-            text = f"{label}: {first} and {second}"
+            chance = chance_overlap(group.plan_of(label), first, second)
+            chances.append(chance)
+            text = plain(f"{label}: {first} and {second}")
             traces.append(
                 {
                     "type": "scatter",
                     "mode": "markers",
-                    "name": plain(text),
+                    "name": text,
                     "x": [math.fsum(seed[name] for seed in seeds) / len(seeds) for name in names],
                     "y": [plain(name) for name in names],
                     "marker": {"size": 10, "color": look[label][0], "symbol": shape},
-                    "hovertemplate": f"%{{y}}: %{{x:.1%}}<br>{plain(text)}, {len(seeds)} seeds"
+                    "hovertemplate": f"%{{y}}: %{{x:.1%}}<br>{text}, {len(seeds)} seeds"
                     f"<br>by chance {100 * chance:.0f} %<extra></extra>",
-                    "chance": chance,
                 }
             )
     if not traces:
         return None
+    one = len(traces) == 1
     return {
-        "data": [
-            {key: value for key, value in trace.items() if key != "chance"} for trace in traces
-        ],
+        "data": traces,
         "layout": {
             "height": 110 + max(18, 30 - len(layers) // 3) * len(layers),
             "margin": {"t": 34, "b": 48},
-            "showlegend": len(traces) > 1,
+            "showlegend": not one,
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
             "xaxis": {
                 "range": [-0.02, 1.04],
@@ -67,11 +69,9 @@ def overlaps(group: Group) -> Figure | None:
                     "yref": "paper",
                     "line": {"color": "var(--muted)", "dash": "dot"},
                 }
-                for chance in sorted({trace["chance"] for trace in traces})
+                for chance in sorted(set(chances))
             ],
-            "annotations": [note("chance", x=traces[0]["chance"], xanchor="center")]
-            if len(traces) == 1
-            else [],
+            "annotations": [note("chance", x=chances[0], xanchor="center")] if one else [],
         },
     }
 
@@ -90,10 +90,10 @@ def overlap_table(group: Group) -> Table:
     """The same numbers, a row a layer and pair of passes."""
     rows = []
     for label in group.labels:
-        seeds = [run.record.get("mask_overlap", []) for run in group.of(label)]
+        seeds = [run.record["mask_overlap"] for run in group.of(label)]
         for pair in zip(*(found for found in seeds if found), strict=False):
             first, second = pair[0]["phase"], pair[0]["with"]
-            chance = chance_overlap(group.of(label)[0].record["plan"], first, second)
+            chance = chance_overlap(group.plan_of(label), first, second)
             for layer in pair[0]["layers"]:
                 shares = [found["layers"][layer] for found in pair]
                 rows.append(
@@ -118,7 +118,7 @@ def released_table(group: Group) -> Table | None:
     over seeds."""
     rows = []
     for label in group.labels:
-        seeds = [run.record.get("released", []) for run in group.of(label)]
+        seeds = [run.record["released"] for run in group.of(label)]
         for grown in zip(*(found for found in seeds if found), strict=False):
             mean = {
                 key: math.fsum(one[key] for one in grown) / len(grown)
@@ -157,14 +157,14 @@ def released_table(group: Group) -> Table | None:
 
 def histograms(group: Group) -> dict[str, Any]:
     """histograms.json of each method's first seed that has one, by ``method, seed N``."""
-    found = {}
+    kept = {}
     for label in group.labels:
         for run in group.of(label):
             file = run.folder / "histograms.json"
-            if file.is_file() and (layers := json.loads(file.read_text("utf-8"))):
-                found[f"{label}, seed {run.seed}"] = layers
+            if file.is_file() and (layers := read_json(file)):
+                kept[f"{label}, seed {run.seed}"] = layers
                 break
-    return found
+    return kept
 
 
 def histogram_table(name: str, layers: Mapping[str, Any]) -> Table:

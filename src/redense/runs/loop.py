@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from redense.files.records import with_rate
 from redense.optimizers import optimizers_in
 from redense.prunable import Patterns, prunable
 from redense.rates import Rates
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole
-from redense.runs.record import with_rate
 from redense.runs.seeds import rank_seed
 from redense.runs.weights import share_of_zeros
 from redense.scheduler import PhaseScheduler

@@ -22,28 +22,6 @@ from redense.runs.folder import RunFolder
 from redense.tensors.packing import unpack
 
 
-def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as it would be written today, from one of any version.
-
-    Until 2026-11 the rate of phases and epochs was called ``lr``, which in a plan is a factor.
-    """
-    listed = {
-        key: [with_rate(row) for row in record[key]]
-        for key in ("phases", "history")
-        if key in record
-    }
-    return {**record, **listed}
-
-
-def with_rate(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A phase's or an epoch's row with its rate under today's name.
-
-    >>> with_rate({"epoch": 1, "lr": 0.1})
-    {'epoch': 1, 'rate': 0.1}
-    """
-    return {"rate" if name == "lr" else name: value for name, value in row.items()}
-
-
 def environment() -> dict[str, Any]:
     """Commit, versions and hardware of this process."""
     names = ("torch", "torchvision", "lightning", "transformers", "torchmetrics", "numpy")

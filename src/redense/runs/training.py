@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
+from redense.files.records import with_rate
 from redense.lightning import DSDCallback
 from redense.plan import Plan
 from redense.prunable import prunable
@@ -24,7 +25,6 @@ from redense.runs.configuration import RunConfig
 from redense.runs.loop import DivergedError
 from redense.runs.pictures import draw_curves, draw_histograms
 from redense.runs.progress import Progress
-from redense.runs.record import with_rate
 from redense.runs.run import Run, Scores
 from redense.runs.seeds import rank_seed
 from redense.runs.task import Batches, Task

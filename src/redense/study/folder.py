@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from redense.files.records import read_record
 from redense.plan import Plan
 from redense.runs.checkpoints import write_text
-from redense.runs.record import upgraded
 
 
 def open_study(
@@ -46,8 +46,7 @@ def open_study(
 def records(folder: Path) -> list[dict[str, Any]]:
     """Every finished run's record below ``folder``, in order of method and seed."""
     files = sorted(folder.glob("*--*/record.json"))
-    found = [upgraded(json.loads(file.read_text("utf-8"))) for file in files]
-    return sorted(found, key=lambda record: (record["method"], record["seed"]))
+    return sorted(map(read_record, files), key=lambda record: (record["method"], record["seed"]))
 
 
 def _read(file: Path) -> dict[str, Any]:

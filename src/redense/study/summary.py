@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from redense.study.compare import Comparison, compare
 from redense.study.methods import BASELINE, CONTROL, is_proved, simplicity
 from redense.study.verdict import Choice, Verdict, best_method, decimals, verdict
+
+_WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -133,27 +135,37 @@ def _check_methods(records: Sequence[Mapping[str, Any]]) -> None:
 
 def print_summary(summary: Summary, console: Console | None = None) -> None:
     """A row per method, then the verdict on dense-sparse-dense and the method to pick."""
-    console = console or Console(width=max(Console().width, 110), soft_wrap=True)
+    console = console or Console()
     print_table(summary, console)
-    console.print("\n\n".join(sentences(summary)))
+    console.print()
+    console.print("\n\n".join(sentences(summary)), soft_wrap=True)
 
 
 def print_table(summary: Summary, console: Console) -> None:
-    """A row per method."""
-    table = Table("method", box=SIMPLE, title=_titled(summary, " ({})"))
-    for title in _TITLES:
-        table.add_column(title, justify="right")
-    for row in _rows(summary):
-        table.add_row(*row)
-    console.print(table)
+    """A row per method, in 80 columns; what is longer than its column goes on below."""
+    counts = {len(scores) for scores in summary.scores.values()}
+    seeds = f", {counts.pop()} seeds" if len(counts) == 1 else ""
+    table = Table(
+        "method", box=SIMPLE_HEAD, title=_titled(summary, " ({})") + seeds, show_edge=False
+    )
+    table.padding = (0, 1, 0, 0)
+    shown = [name for name in _TITLES if name != _BESIDE and not (seeds and name == "seeds")]
+    for title in shown:
+        narrow = title.replace(f" {CONTROL}", f"\n{CONTROL}").replace(" (", "\n(")
+        table.add_column(narrow, justify="right", overflow="fold")
+    table.columns[0].overflow = "fold"
+    for name, *row in _rows(summary):
+        cells = dict(zip(_TITLES, row, strict=True))
+        table.add_row(name, *(cells[title] for title in shown))
+    console.print(table, width=min(console.width, _WIDTH))
 
 
 def sentences(summary: Summary) -> list[str]:
-    """The verdict on each dense-sparse-dense method, and the method to pick."""
+    """Does it help? The answer for each method under proof, then the method to pick."""
     proved = [name for name in summary.verdicts if is_proved(name)]
     missing = [f"Missing, as they failed: {'; '.join(summary.failed)}."] if summary.failed else []
     return [
-        *(summary.verdicts[name].sentence for name in proved),
+        *(summary.verdicts[name].answer for name in proved),
         summary.choice.sentence,
         *missing,
     ]
@@ -169,6 +181,7 @@ def as_markdown(summary: Summary) -> str:
     )
 
 
+_BESIDE = f"minus {BASELINE}"
 _TITLES = (
     "epochs",
     "seeds",
@@ -177,7 +190,7 @@ _TITLES = (
     f"minus {CONTROL}",
     "95 % interval",
     "p (Holm)",
-    f"minus {BASELINE}",
+    _BESIDE,
 )
 
 
@@ -208,7 +221,7 @@ def _rows(summary: Summary) -> list[tuple[str, ...]]:
                 f"{contrast.holm_p:.3f}",
             ]
         else:
-            row += ["", "the matched control", ""]
+            row += ["", "the control", ""]
         beside = summary.comparison.to_baseline.get(name)
         rows.append((*row, "" if beside is None else f"{sign * beside.difference.mean:+.{d}f}"))
     return rows

@@ -1,7 +1,7 @@
 """The verdict in plain words: did a method help, by how much, how sure, at what cost, and which
 method to pick.
 
-    print(verdict(comparison, "dsd", epochs={"dense": 30, "lower_lr": 70, "dsd": 70}).sentence)
+    print(verdict(comparison, "dsd", epochs={"dense": 30, "lower_lr": 70, "dsd": 70}).answer)
     print(best_method(scores, simplest_first=("dense", "lower_lr", "dsd"), epochs=epochs).sentence)
 
 Nothing here judges a number; it words what `redense.study.compare` found.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from redense.study.compare import Comparison, Contrast, Outcome, Scores, check_scores, contrasts
-from redense.study.methods import titled
+from redense.study.methods import kind_of, titled
 from redense.study.stats import least_seeds
 
 
@@ -23,16 +23,43 @@ from redense.study.stats import least_seeds
 class Verdict:
     """What ``contrast``, a method against the matched control, comes to.
 
-    ``cost`` is its epochs over the control's; below ``least_seeds`` seeds the outcome is ``too few
-    seeds``.
+    Args:
+        claim: in one clause; ``reason`` is what it rests on.
+        cost: the method's epochs over the control's.
+        least_seeds: below them the outcome is ``too few seeds``.
     """
 
     method: str
     outcome: Outcome
-    sentence: str
+    claim: str
+    reason: str
     cost: float
     least_seeds: int
     contrast: Contrast
+
+    @property
+    def sentence(self) -> str:
+        """``Dense-sparse-dense (dsd) helps: over 8 seeds ...``."""
+        return f"{self.claim}: {self.reason}"
+
+    @property
+    def short_answer(self) -> str:
+        """The page's question with a word or two: ``Does ... (dsd) help here? Not measurably``."""
+        return f"Does {titled(self.method)} help here? {_ANSWERS[self.outcome]}"
+
+    @property
+    def answer(self) -> str:
+        """The question, its answer and what it rests on."""
+        return f"{self.short_answer}: {self.reason}"
+
+
+_ANSWERS: Mapping[Outcome, str] = {
+    "helps": "Yes",
+    "hurts": "No, it hurts",
+    "no measurable difference": "Not measurably",
+    "unclear": "Unclear so far",
+    "too few seeds": "These runs cannot say",
+}
 
 
 @dataclass(frozen=True)
@@ -103,35 +130,22 @@ def verdict(
     least = least_seeds(contrast.comparisons, comparison.confidence)
     budget = _budget(method, comparison.control, epochs)
     if contrast.outcome == "too few seeds":
-        sentence = _refusal(contrast, least, terms)
+        reason = _refusal(contrast, least, terms)
     else:
-        sentence = f"{_finding(contrast, terms)}, {budget}.{_doubts(contrast, least, terms)}"
+        reason = f"{_finding(contrast, terms)}, {budget}.{_doubts(contrast, least, terms)}"
         if comparison.baseline not in (method, comparison.control):
-            sentence += _beside_baseline(
+            reason += _beside_baseline(
                 comparison, method, _budget(method, comparison.baseline, epochs), terms
             )
     return Verdict(
         method,
         contrast.outcome,
-        sentence,
+        _claim(contrast),
+        reason,
         epochs[method] / epochs[comparison.control],
         least,
         contrast,
     )
-
-
-def answer(found: Verdict) -> str:
-    """The page's question and its answer: ``Does dense-sparse-dense (dsd) help here? No: ...``."""
-    return f"Does {titled(found.method)} help here? {_ANSWERS[found.outcome]}: {found.sentence}"
-
-
-_ANSWERS: Mapping[Outcome, str] = {
-    "helps": "Yes",
-    "hurts": "No, it hurts",
-    "no measurable difference": "Not measurably",
-    "unclear": "Unclear so far",
-    "too few seeds": "These runs cannot say",
-}
 
 
 def best_method(
@@ -181,7 +195,7 @@ def best_method(
         sentence = (
             f"Too few seeds ({len(seeds)}) to choose among {len(scores)} methods; run at least "
             f"{least}. "
-            f"So far {best} has {top}, which may be luck."
+            f"So far {titled(best)} has {top}, which may be luck."
         )
         return Choice(None, sentence, best, candidates, others)
     pick = candidates[0]
@@ -192,41 +206,46 @@ def best_method(
         reason = f"it has {top}, and is simpler than what cannot be told from it, {rivals}"
     else:
         reason = (
-            f"{best} has {top}, but cannot be told from {rivals}, and {pick} is the simplest of "
-            "them"
+            f"{titled(best)} has {top}, but cannot be told from {rivals}, and {pick} is the "
+            "simplest of them"
         )
     sentence = (
-        f"Pick {pick}, at {cost[pick]:g} epochs: {reason} (paired over the {len(seeds)} seeds that "
-        "all have, "
-        f"Holm's correction for {len(others)} comparisons)."
+        f"Pick {titled(pick)}, at {cost[pick]:g} epochs: {reason} (paired over the {len(seeds)} "
+        f"seeds that all have, Holm's correction for {len(others)} comparisons)."
     )
     return Choice(pick, sentence, best, candidates, others)
 
 
-def _finding(contrast: Contrast, terms: _Terms) -> str:
-    difference = contrast.difference
-    size = (
-        f"{terms.sized(difference.mean, decimals(contrast))} than"
-        if difference.mean
-        else "equal to"
-    )
-    mean = (
-        f"over {difference.n} seeds its mean {terms.metric} is {size} that of {contrast.reference}"
-    )
-    interval, p = terms.interval(contrast), _p(contrast)
+def _claim(contrast: Contrast) -> str:
+    name = titled(contrast.method)
+    if contrast.outcome == "too few seeds":
+        return f"Too few seeds ({contrast.difference.n}) for a verdict on {name}"
+    if contrast.method != name:  # an identifier keeps its letters
+        name = name[0].upper() + name[1:]
     if contrast.outcome == "no measurable difference":
-        return (
-            f"{contrast.method} makes no measurable difference: {mean}, but anything from "
-            f"{interval} fits these runs "
-            f"({terms.level}; {p})"
-        )
+        return f"{name} makes no measurable difference"
     if contrast.outcome == "unclear":
-        tends = "help" if difference.mean > 0 else "hurt"
-        return (
-            f"{contrast.method} may {tends}, which these runs do not settle: {mean} "
-            f"({terms.level} {interval}; {p})"
-        )
-    return f"{contrast.method} {contrast.outcome}: {mean} ({terms.level} {interval}; {p})"
+        tends = "help" if contrast.difference.mean > 0 else "hurt"
+        return f"{name} may {tends}, which these runs do not settle"
+    return f"{name} {contrast.outcome}"
+
+
+def _finding(contrast: Contrast, terms: _Terms) -> str:
+    difference, interval, p = contrast.difference, terms.interval(contrast), _p(contrast)
+    name = contrast.reference
+    kind = kind_of(name)
+    owner = f"{kind.title}’s" if kind else f"{name}’s"
+    size = (
+        f"{terms.sized(difference.mean, decimals(contrast))} than {owner}"
+        if difference.mean
+        else f"equal to {owner}"
+    )
+    mean = f"over {difference.n} seeds its mean {terms.metric} is {size}"
+    if contrast.outcome == "too few seeds":
+        return f"{mean} ({name}; {terms.level} {interval})"
+    if contrast.outcome == "no measurable difference":
+        return f"{mean} ({name}), but anything from {interval} fits these runs ({terms.level}; {p})"
+    return f"{mean} ({name}; {terms.level} {interval}; {p})"
 
 
 def _doubts(contrast: Contrast, least: int, terms: _Terms) -> str:
@@ -266,12 +285,8 @@ def _refusal(contrast: Contrast, least: int, terms: _Terms) -> str:
         else ""
     )
     return (
-        f"too few seeds ({difference.n}) for a verdict on {contrast.method}: even if every seed "
-        "agreed, p could not "
-        f"fall below {smallest:.2g}{corrected}; run at least {least}. So far its mean "
-        f"{terms.metric} is "
-        f"{terms.sized(difference.mean, decimals(contrast))} than that of {contrast.reference} "
-        f"({terms.level} {terms.interval(contrast)})."
+        f"even if every seed agreed, p could not fall below {smallest:.2g}{corrected}; run at "
+        f"least {least} seeds. So far, {_finding(contrast, terms)}."
         + "".join(f" {doubt}" for doubt in _left_out(contrast))
     )
 
@@ -297,10 +312,10 @@ def _beside_baseline(comparison: Comparison, method: str, budget: str, terms: _T
     contrast, control = comparison.to_baseline[method], comparison.to_baseline[comparison.control]
     digits = decimals(contrast)
     return (
-        f" Against {comparison.baseline}, {budget}, it is "
+        f" Against {titled(comparison.baseline)}, {budget}, it is "
         f"{terms.sized(contrast.difference.mean, digits)} "
         f"({terms.level} {terms.interval(contrast)}); "
-        f"{comparison.control} alone is {terms.sized(control.difference.mean, digits)}."
+        f"{titled(comparison.control)} alone is {terms.sized(control.difference.mean, digits)}."
     )
 
 
@@ -308,13 +323,15 @@ def _budget(method: str, reference: str, epochs: Mapping[str, float]) -> str:
     own, other = _epochs_of(method, epochs), _epochs_of(reference, epochs)
     if own == other:
         return f"at the same {own:g} epochs"
+    if not other:
+        return f"which trains no further, at {own:g} epochs"
     return f"at {own / other:.2g} times its epochs ({own:g} against {other:g})"
 
 
 def _epochs_of(method: str, epochs: Mapping[str, float]) -> float:
-    if not epochs.get(method, 0) > 0:
+    if not epochs.get(method, -1) >= 0:
         raise ValueError(
-            f"epochs[{method!r}] must be above 0, got {epochs.get(method)}; a verdict names its "
+            f"epochs[{method!r}] must be at least 0, got {epochs.get(method)}; a verdict names its "
             "cost"
         )
     return epochs[method]
