@@ -52,7 +52,7 @@ def test_a_function_of_a_file_is_proved_and_the_command_is_kept(redense):
     answer = redense("prove", "mine.py:train", *flags)
     assert answer.code == 0, answer.err
     assert "valid top1" in answer.out
-    assert "too few seeds (2) for a verdict on dsd" in answer.out
+    assert "Does dense-sparse-dense (dsd) help here? These runs cannot say: " in answer.out
     assert "warning: 2 seeds allow no verdict on 3 methods, pass --seeds 7" in answer.err
     study = json.loads(Path("runs/prove-train/study.json").read_text())
     assert study["command"] == ["redense", "prove", "mine.py:train", *flags]
