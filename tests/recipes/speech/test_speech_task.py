@@ -202,6 +202,14 @@ def test_a_run_stopped_in_a_sparse_phase_ends_with_the_same_bits(
     ]
 
 
+def test_a_run_finds_its_data_from_any_folder(speech, tmp_path, monkeypatch):
+    monkeypatch.chdir(speech.parent)
+    assert SpeechOptions(data=speech.name).data == str(speech)
+    monkeypatch.chdir(tmp_path)
+    assert SpeechOptions(data=str(speech)).data == str(speech)
+    assert SpeechOptions(data="amazon-queen").data == "amazon-queen"
+
+
 def test_a_resume_on_data_that_changed_is_refused_with_both_fingerprints(
     trained, speech, tmp_path, redense
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 AUGMENTATIONS = ("none", "spec", "speed", "spec-speed")
@@ -24,8 +25,9 @@ class SpeechOptions:
     """What is trained, on what, and how.
 
     Args:
-        data: packaged set (amazon-queen, fillets-cs, spoken-digits, ...), .jsonl manifest, or
-            folder of manifests, LibriSpeech, WSJ or Common Voice.
+        data: packaged set (amazon-queen, fillets-cs, spoken-digits, ...), list of audio and text
+            (.jsonl, .json, .csv, .tsv), or folder of lists, Kaldi, LibriSpeech, WSJ, Common Voice
+            or LJSpeech.
         model: small (a DeepSpeech 2 for CPUs), deepspeech1 or deepspeech2 (the paper's sizes).
         width: units of each layer; default the model's own.
         layers: recurrent layers (not deepspeech1); default the model's own.
@@ -69,6 +71,8 @@ class SpeechOptions:
     clip: float = 10.0
 
     def __post_init__(self) -> None:
+        if (path := Path(self.data)).exists():  # a run finds its data from any folder
+            object.__setattr__(self, "data", str(path.absolute()))
         choices = {
             "model": tuple(SIZES),
             "cell": CELLS,
