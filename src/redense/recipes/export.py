@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
 from redense.files.records import read_record
+from redense.files.weights import load_exactly, read_weights
 from redense.plan import Plan
 from redense.recipes import RECIPES, build_task
 from redense.runs.checkpoints import write_text, write_whole
@@ -73,7 +73,8 @@ def load(folder: str | Path) -> nn.Module:
         network: nn.Module = NeuralTalk(
             len(config["vocabulary"]) + 1, config["features"], config["hidden"]
         )
-        network.load_state_dict(load_file(file.with_name("model.safetensors")))
+        weights = file.with_name("model.safetensors")
+        load_exactly(network, read_weights(weights), str(weights), "neuraltalk")
         return network.eval()
     if recipe == "images":
         from redense.recipes.images.weights import restore

@@ -8,6 +8,7 @@ import scipy.io
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torchvision import models as zoo
 
 from redense.recipes.captions import features, readers
 from redense.recipes.captions.data import Batches, Images, build_vocabulary, load
@@ -18,6 +19,7 @@ from redense.recipes.captions.features import (
     read_features,
     torchvision_cnn,
 )
+from redense.recipes.captions.options import CaptionOptions
 from redense.recipes.captions.word_cnn import train_word_cnn, word_cnn
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
@@ -290,8 +292,6 @@ def test_any_torchvision_backbone_gives_the_input_of_its_last_layer(name, width)
 
 
 def test_weights_come_from_a_local_file(tmp_path):
-    from torchvision import models as zoo
-
     torch.manual_seed(5)
     whole = zoo.resnet18(weights=None).eval()
     torch.save(whole.state_dict(), tmp_path / "w.pth")
@@ -305,7 +305,7 @@ def test_weights_come_from_a_local_file(tmp_path):
     assert len(digests) == 1
     with pytest.raises(FileNotFoundError, match="no such file; 'pretrained'"):
         torchvision_cnn("resnet18", str(tmp_path / "none.pth"))
-    with pytest.raises(ValueError, match="does not hold the weights of torchvision's resnet34"):
+    with pytest.raises(ValueError, match="does not fit resnet34 with its"):
         torchvision_cnn("resnet34", str(tmp_path / "w.pth"))
 
 
@@ -413,3 +413,34 @@ def test_evaluation_gives_each_image_once_with_all_its_captions(tmp_path):
     assert len(Images("valid", split, 4)) == 2
     assert [len(lengths) for *_, (_, _, lengths) in batches] == [8, 4]
     assert torch.equal(torch.cat([features for _, _, features, _ in batches]), split.features)
+
+
+def test_a_cnn_that_is_asked_for_beats_features_that_lie_there(tmp_path, capsys):
+    folder = write_set(tmp_path / "squares")
+    write_features(folder)
+    data = load(str(folder), cnn="resnet18", weights="random", size=32, least=1)
+    assert data.splits["train"].features.shape[1] == 512
+    data = load(str(folder), least=1)
+    assert data.splits["train"].features.shape[1] == 6
+    assert "the features are those of " in capsys.readouterr().err
+    with pytest.raises(ValueError, match="need no cnn, got words; pass one"):
+        CaptionOptions(features="x.mat", cnn="words")
+
+
+def kept(state, how, file):
+    """Weights in the forms in which they are handed around."""
+    if how == "legacy":
+        torch.save(state, file, _use_new_zipfile_serialization=False)
+    elif how == "checkpoint":
+        torch.save({"state_dict": state, "epoch": 90}, file)
+    else:
+        torch.save({"state_dict": {f"module.{key}": part for key, part in state.items()}}, file)
+
+
+@pytest.mark.parametrize("how", ["legacy", "checkpoint", "parallel"])
+def test_a_cnns_weights_are_taken_in_every_form_that_init_takes(tmp_path, how):
+    torch.manual_seed(1)
+    whole = zoo.mobilenet_v2()
+    kept(whole.state_dict(), how, tmp_path / "w.pth")
+    cnn = torchvision_cnn("mobilenet_v2", str(tmp_path / "w.pth"), 32)
+    assert torch.equal(cnn.network.features[0][0].weight, whole.features[0][0].weight)

@@ -86,8 +86,8 @@ TABLES = {
         '{0}.jpg,A dog runs .\n{0}.jpg,"The brown dog, running fast !"\n',
     ),
     "captions.csv": (
-        "\ufeffimage,caption\n",
-        "{0}.jpg,A dog runs .\n{0}.jpg,The brown dog, running fast\n",
+        "\ufeffImage;Caption\n",
+        "{0}.jpg;A dog runs .\n{0}.jpg;The brown dog, running fast\n",
     ),
     "results.csv": (
         "image_name| comment_number| comment\n",
@@ -112,7 +112,7 @@ def test_a_table_may_say_the_split(tmp_path):
     (tmp_path / "captions.csv").write_text("\n".join(rows))
     assert [split for split, _ in read(tmp_path).values()] == ["train", "valid", "test"]
     (tmp_path / "captions.csv").write_text("\n".join([*rows, "d.jpg,a cow,"]))
-    with pytest.raises(ValueError, match=r"captions\.csv, line 5: needs an image, a caption and t"):
+    with pytest.raises(ValueError, match=r"captions\.csv, line 5: needs an image, and train"):
         read(tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_karpathys_file_is_found_by_the_name_that_it_has(tmp_path):
     ("name", "content", "message"),
     [
         ("a.xml", "<a/>", "is no form of captions that is read; those are JSON .*Kaggle"),
-        ("captions.txt", "a.jpg,a dog\n", "needs a header with the columns image and caption"),
+        ("captions.txt", "a.jpg,a dog\n" * 2, "needs a header with the columns image and caption"),
         ("captions.csv", 'image,caption\na,"b\n' + "x" * 140_000, "is a quote left open"),
         ("x.token.txt", "a.jpg#0\ta dog\nb.jpg a dog\n", "line 2: needs a picture, #, a number"),
         ("a.json", "[" * 100_000, "is not valid JSON"),

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 import redense as package
 from redense import datasets
+from redense.files.weights import load_exactly, read_weights
 from redense.lightning import DSDCallback
 from redense.prunable import prunable
 from redense.recipes import build_task
@@ -28,7 +29,6 @@ from redense.recipes.images.options import ImageOptions
 from redense.recipes.images.presets import PRESETS
 from redense.recipes.images.streams import StreamedBatches
 from redense.recipes.images.task import ImageTask
-from redense.recipes.images.weights import load_exactly, read_weights
 from redense.runs.configuration import RunConfig
 from redense.runs.trainer import build_trainer, quiet_lightning
 

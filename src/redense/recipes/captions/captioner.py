@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
+from redense.files.weights import load_exactly, read_weights
 from redense.recipes.captions.decoding import beam_search, greedy
 from redense.recipes.captions.features import Cnn, extract, torchvision_cnn
 from redense.recipes.captions.models import NeuralTalk
@@ -36,7 +36,7 @@ def caption(
             f"{len(missing)} of {len(images)} images are missing: {', '.join(missing[:3])}"
         )
     model = NeuralTalk(len(config["vocabulary"]) + 1, config["features"], config["hidden"]).eval()
-    model.load_state_dict(weights)
+    load_exactly(model, weights, str(folder), "the network")
     features = extract(_cnn(folder, config, cnn_weights), images)
     if features.shape[1] != config["features"]:
         raise ValueError(
@@ -66,7 +66,7 @@ def _network(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             "phase done"
         )
     if (folder / "model.safetensors").exists():
-        return config, load_file(folder / "model.safetensors")
+        return config, read_weights(folder / "model.safetensors")
     newest = max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     state = read(newest)["state_dict"]
     return config, {

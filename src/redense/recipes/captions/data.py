@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from redense.files.folders import say
 from redense.recipes.captions import readers, scores
 from redense.recipes.captions.features import (
     Cnn,
@@ -110,7 +110,7 @@ def load(
     *,
     images: Path | None = None,
     features: Path | None = None,
-    cnn: str = "words",
+    cnn: str | None = None,
     weights: str = "pretrained",
     size: int = 224,
     epochs: int = 15,
@@ -132,9 +132,7 @@ def load(
     """
     found = readers.read(name, images)
     for reason, names in found.left_out.items():
-        print(
-            f"{found.name}: {len(names)} {reason}, left out: {readers.some(names)}", file=sys.stderr
-        )
+        say(f"{found.name}: {len(names)} {reason}, left out: {readers.some(names)}")
     parts = {
         kind: [p for p in found.pictures if p.split == kind] for kind in ("train", "valid", "test")
     }
@@ -145,14 +143,17 @@ def load(
         )
     vocabulary = build_vocabulary(parts["train"], least)
     network = None
-    if file := features or found.features:
+    file = features or (found.features if cnn is None else None)
+    if file is not None:
+        if features is None:
+            say(f"{found.name}: the features are those of {file}; --cnn would make others")
         matrix = read_features(file, 1 + max(picture.column for picture in found.pictures))
         matrix = matrix[[picture.column for picture in found.pictures]]
     else:
         readers.check_images(found.pictures)
         network = (
             _word_cnn(parts["train"], vocabulary, epochs)
-            if cnn == "words"
+            if cnn in (None, "words")
             else torchvision_cnn(cnn, weights, size)
         )
         matrix = cached_features(network, [picture.file for picture in found.pictures])

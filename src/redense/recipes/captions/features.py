@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from redense import datasets
 from redense.files.pictures import read_picture
-from redense.runs.checkpoints import read, write_text, write_whole
+from redense.files.weights import load_exactly, read_weights
+from redense.runs.checkpoints import write_text, write_whole
 from redense.runs.weights import weights_sha256
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -194,10 +195,4 @@ def _load_weights(network: nn.Module, name: str, file: Path) -> None:
         raise FileNotFoundError(
             f"CNN weights {str(file)!r}: no such file; 'pretrained' lets torchvision fetch its own"
         )
-    state = load_file(file) if file.suffix == ".safetensors" else read(file)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{file} does not hold the weights of torchvision's {name}: {error}"
-        ) from error
+    load_exactly(network, read_weights(file), str(file), name)

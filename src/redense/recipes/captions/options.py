@@ -11,13 +11,17 @@ class CaptionOptions:
     """What is trained, on what, and how.
 
     Args:
-        data: packaged set (emoji, tuxpaint), JSON in Karpathy's or COCO's form, or a folder with
-            it. images: folder of the images; default images, imgs or the JSON's own. features: file
-            of image features (vgg_feats.mat, safetensors); default vgg_feats.mat if it lies beside
-            the JSON. cnn: what makes features otherwise: words (small, trained first on the
-            training words) or a torchvision network. cnn_weights: of a torchvision network: a file,
-            pretrained (torchvision fetches them) or random. cnn_size: pixels a side for a
-            torchvision network.
+        data: packaged set (emoji, tuxpaint), JSON in Karpathy's or COCO's form, Flickr's
+            .token.txt, a table with the columns image and caption (Kaggle's captions.txt), or a
+            folder with one of them.
+        images: folder of the images; default images, imgs or the captions' own.
+        features: file of image features (vgg_feats.mat, safetensors); default vgg_feats.mat if it
+            lies beside the captions and no cnn is asked for.
+        cnn: what makes features otherwise: words (small, trained first on the training words; the
+            default) or a torchvision network.
+        cnn_weights: of a torchvision network: a file, pretrained (torchvision fetches them) or
+            random.
+        cnn_size: pixels a side for a torchvision network.
         cnn_epochs: of the words network.
         least: words that train has less often are left out.
         hidden: width of encoders and LSTM.
@@ -34,7 +38,7 @@ class CaptionOptions:
     data: str = "emoji"
     images: str | None = None
     features: str | None = None
-    cnn: str = "words"
+    cnn: str | None = None
     cnn_weights: str = "pretrained"
     cnn_size: int = 224
     cnn_epochs: int = 15
@@ -60,6 +64,8 @@ class CaptionOptions:
                     f"{name} must be a finite number {'above' if positive else 'at least'} 0, got "
                     f"{value}"
                 )
+        if self.features is not None and self.cnn is not None:
+            raise ValueError(f"features {self.features} need no cnn, got {self.cnn}; pass one")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 

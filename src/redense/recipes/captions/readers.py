@@ -3,8 +3,6 @@ tables. Errors name files and count."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import random
 import re
@@ -17,7 +15,7 @@ from typing import Any, TypeVar
 
 from redense import datasets
 from redense.files.folders import say, split_of
-from redense.files.text import read_lines, read_text
+from redense.files.text import read_lines, read_table, read_text
 from redense.files.words import words
 
 Kind = TypeVar("Kind", int, str)
@@ -258,36 +256,25 @@ def _split_lists(folder: Path) -> dict[str, str]:
 def _read_table(file: Path, images: Path) -> Iterator[_Said]:
     """Kaggle's captions.txt (image,caption) and results.csv (image_name| comment_number| comment),
     perhaps with a column split."""
-    text = read_text(file)
-    header = text.partition("\n")[0]
-    mark = max(",|\t;", key=header.count)
-    quoting = csv.QUOTE_NONE if mark in "|\t" else csv.QUOTE_MINIMAL
-    rows = csv.reader(io.StringIO(text), delimiter=mark, quoting=quoting)
-    names = [name.strip().lower() for name in next(rows, [])]
-    place = {
-        kind: next((names.index(name) for name in known if name in names), None)
-        for kind, known in _COLUMNS.items()
-    }
-    image, caption, split = place["image"], place["caption"], place["split"]
-    if image is None or caption is None:
-        raise ValueError(f"{file} needs a header with the columns image and caption, got {names}")
     numbers: dict[str, int] = {}
-    try:
-        for row in rows:
-            if not row:
-                continue
-            cells = [cell.strip() for cell in row] + [""] * len(names)
-            known = None if split is None else split_of(cells[split])
-            if not cells[image] or (split is not None and known is None):
-                raise ValueError(
-                    f"{file}, line {rows.line_num}: needs an image, a caption"
-                    f"{'' if split is None else ' and train, val or test'}, got {row}"
-                )
-            whole = mark.join(cells[caption:]) if caption == len(names) - 1 else cells[caption]
-            column = numbers.setdefault(cells[image], len(numbers))
-            yield _Said(images / cells[image], [words(whole)], known, column)
-    except csv.Error as error:
-        raise ValueError(f"{file}, line {rows.line_num}: {error}; is a quote left open?") from error
+    for number, row in read_table(file):
+        cells = {
+            kind: next((row[name].strip() for name in names if name in row), None)
+            for kind, names in _COLUMNS.items()
+        }
+        image, caption, split = cells["image"], cells["caption"], cells["split"]
+        if image is None or caption is None:
+            raise ValueError(
+                f"{file} needs a header with the columns image and caption, got {list(row)}"
+            )
+        known = None if split is None else split_of(split)
+        if not image or (split is not None and known is None):
+            raise ValueError(
+                f"{file}, line {number}: needs an image, and train, val or test where there is a "
+                f"column split, got {list(row.values())}"
+            )
+        column = numbers.setdefault(image, len(numbers))
+        yield _Said(images / image, [words(caption)], known, column)
 
 
 def _photographs(said: Sequence[_Said], origin: Path) -> tuple[list[Picture], dict[str, list[str]]]:

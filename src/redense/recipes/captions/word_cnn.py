@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from redense.files.weights import read_weights
 from redense.recipes.captions.features import Cnn, cache_folder
 from redense.runs.checkpoints import write_whole
 
@@ -54,7 +55,7 @@ class WordCnn(nn.Module):
 
 def word_cnn(file: Path) -> Cnn:
     """The CNN that `train_word_cnn` left in ``file``."""
-    state = load_file(file)
+    state = read_weights(file)
     network = WordCnn(len(state["words.bias"]))
     network.load_state_dict(state)
     return Cnn("words", network.eval().requires_grad_(False), SIZE, _MEAN, _STD)

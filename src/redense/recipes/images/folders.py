@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from torch import Tensor
 from torchvision.datasets import ImageNet
 
 from redense.files.folders import list_classes, plain_name, say, split_folders, split_of
-from redense.files.text import read_text
+from redense.files.text import read_table
 from redense.runs.seeds import epoch_seed
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -288,7 +286,12 @@ def _rows_of_list(path: Path) -> dict[str, list[tuple[str, str]]]:
         )
     named: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
     unlabelled = 0
-    for number, row in _table(path):
+    for number, row in read_table(path):
+        if missing := [column for column in ("path", "label", "split") if column not in row]:
+            raise ValueError(
+                f"{path} needs a header with the columns path, label and split, got {list(row)}; "
+                f"it has no {missing[0]}"
+            )
         split, file, label = split_of(row["split"]), row["path"].strip(), row["label"]
         if split is None or not file:
             raise ValueError(
@@ -306,25 +309,6 @@ def _rows_of_list(path: Path) -> dict[str, list[tuple[str, str]]]:
     if shared := {path for path, _ in named["train"]} & {path for path, _ in named["valid"]}:
         say(f"{path}: {len(shared)} images are trained on and validate too, {min(shared)} first")
     return named
-
-
-def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row by column) of a comma, semicolon or tab separated list."""
-    text = read_text(path)
-    header = text.partition("\n")[0]
-    rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
-    columns = [column.strip().lower() for column in rows.fieldnames or ()]
-    if missing := [column for column in ("path", "label", "split") if column not in columns]:
-        raise ValueError(
-            f"{path} needs a header with the columns path, label and split, got {columns}; it has "
-            f"no {missing[0]}"
-        )
-    rows.fieldnames = columns
-    try:
-        for row in rows:
-            yield rows.line_num, row
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {rows.line_num}: {error}; is a quote left open?") from error
 
 
 def _unpack_imagenet(folder: Path) -> None:

@@ -4,20 +4,15 @@ export's."""
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models as zoo
 
+from redense.files.weights import load_exactly, read_weights
 from redense.recipes.images import models
-
-_PREFIXES = ("", "model.", "module.", "_orig_mod.")  # a run of ours, DataParallel, torch.compile
 
 
 def start_from(network: nn.Module, name: str, source: str) -> None:
@@ -54,61 +49,6 @@ def published(name: str) -> Path:
     return file
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors by key of a .safetensors, .pt, .pth or .ckpt file; nothing but tensors is ever
-    unpickled.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or none that holds weights.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(f"weights {str(file)!r}: no such file")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{file} is no whole checkpoint of plain tensors ({reason}); it is not loaded"
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    weights = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-    if not weights:
-        raise ValueError(f"{file} holds no tensors by name")
-    return weights
-
-
-def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str, name: str) -> None:
-    """Copy ``weights`` in if keys and shapes are the network's own, else list what is not; nothing
-    is guessed."""
-    own = network.state_dict()
-    prefix = max(_PREFIXES, key=lambda p: sum(p + key in weights for key in own))
-    missing = [
-        key
-        for key in own
-        if prefix + key not in weights and not key.endswith(".num_batches_tracked")
-    ]
-    unexpected = [
-        key for key in weights if key.removeprefix(prefix) not in own or not key.startswith(prefix)
-    ]
-    shapes = [
-        f"{key} {tuple(weights[prefix + key].shape)} for {tuple(tensor.shape)}"
-        for key, tensor in own.items()
-        if prefix + key in weights and weights[prefix + key].shape != tensor.shape
-    ]
-    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    if any(wrong.values()):
-        told = "; ".join(
-            f"{len(keys)} {kind}: {_few(keys)}" for kind, keys in wrong.items() if keys
-        )
-        raise ValueError(f"{source} does not fit {name} with its {len(own)} tensors; {told}")
-    network.load_state_dict({key: weights.get(prefix + key, tensor) for key, tensor in own.items()})
-
-
 def restore(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """(trained network, its config) of a finished run's folder or an exported one.
 
@@ -131,11 +71,7 @@ def restore(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     network = models.build(
         config["architecture"], len(config["classes"]), config["channels"], config["size"]
     )
-    load_exactly(network, load_file(weights), str(weights), config["architecture"])
+    load_exactly(network, read_weights(weights), str(weights), config["architecture"])
     if config.get("transform_input"):
         network.transform_input = True  # type: ignore[assignment]
     return network.eval(), config
-
-
-def _few(keys: list[str], most: int = 3) -> str:
-    return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")

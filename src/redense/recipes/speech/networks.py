@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_model
 from torch import nn
 
+from redense.files.weights import load_exactly, read_weights
 from redense.recipes.speech.models import deepspeech1, deepspeech2
 
 NETWORKS: Mapping[str, Any] = {
@@ -49,5 +49,5 @@ def restore(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
             f"{file} is not of a speech network: architecture {config.get('architecture')!r}"
         )
     network = build(config)
-    load_model(network, str(weights))
+    load_exactly(network, read_weights(weights), str(weights), config["architecture"])
     return network.eval(), config
