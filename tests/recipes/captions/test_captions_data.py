@@ -136,7 +136,7 @@ def test_missing_images_are_named_and_counted(tmp_path):
 
 MISTAKES = {
     "no JSON": (lambda f: (f / "dataset.json").write_text("{"), "is not valid JSON"),
-    "no list": (lambda f: (f / "dataset.json").write_text("[1]"), "has no list called images"),
+    "no list": (lambda f: (f / "dataset.json").write_text("[1]"), "must hold a JSON object"),
     "no split": (
         lambda f: change(f, lambda c: c["images"][4].pop("split")),
         "image 4 has no split",

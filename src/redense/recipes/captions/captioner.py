@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from redense.files.records import read_json
 from redense.files.weights import load_exactly, read_weights
 from redense.recipes.captions.decoding import beam_search, greedy
 from redense.recipes.captions.features import Cnn, extract, torchvision_cnn
@@ -59,7 +59,7 @@ def _network(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         )
     exported = not (folder / "network.json").exists()
     file = folder / ("config.json" if exported else "network.json")
-    config: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    config: dict[str, Any] = read_json(file) if file.exists() else {}
     if config.get("architecture") != "neuraltalk":
         raise ValueError(
             f"{folder} holds no caption network; it takes a run of captions with at least one "

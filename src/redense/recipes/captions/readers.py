@@ -3,7 +3,6 @@ tables. Errors name files and count."""
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import unicodedata
@@ -15,7 +14,8 @@ from typing import Any, TypeVar
 
 from redense import datasets
 from redense.files.folders import say, split_of
-from redense.files.text import read_lines, read_table, read_text
+from redense.files.records import read_json
+from redense.files.text import read_lines, read_table
 from redense.files.words import words
 
 Kind = TypeVar("Kind", int, str)
@@ -86,7 +86,7 @@ def read(data: str, images: Path | None = None) -> Annotations:
     path = Path(data)
     if data in datasets.names() and not path.exists():
         path = datasets.prepare(data)
-        task = json.loads((path / "card.json").read_text("utf-8"))["task"]
+        task = read_json(path / "card.json")["task"]
         if task != "captions":
             raise ValueError(f"data set {data!r} is for {task}, not for captions")
     if not path.exists():
@@ -343,11 +343,8 @@ def _image_folder(folder: Path) -> Path:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+    content = read_json(file)
+    if not isinstance(content.get("images"), list):
         raise ValueError(f"{file} has no list called images; it needs Karpathy's or COCO's form")
     listed = [*content["images"], *(content.get("annotations") or ())]
     if odd := next((one for one in listed if not isinstance(one, dict)), None):

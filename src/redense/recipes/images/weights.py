@@ -3,7 +3,6 @@ export's."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torchvision import models as zoo
 
+from redense.files.records import read_json
 from redense.files.weights import load_exactly, read_weights
 from redense.recipes.images import models
 
@@ -63,7 +63,7 @@ def restore(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
             "network.json or "
             f"config.json; redense train images --resume {folder} finishes a run"
         )
-    config = json.loads(file.read_text("utf-8"))
+    config = read_json(file)
     if "classes" not in config or "architecture" not in config:
         raise ValueError(
             f"{file} is not of an image network; it needs the keys architecture and classes"
