@@ -133,6 +133,35 @@ def test_an_mp3s_length_is_measured_and_not_guessed_from_its_first_frame(tmp_pat
     assert 4.5 < read_sound(path, longest=20.0).seconds < 5.5
 
 
+def test_an_mp3_whose_header_is_of_a_part_is_not_read_as_that_part(tmp_path):
+    loud_first = np.random.default_rng(0).normal(0, 0.2, 5 * RATE)
+    loud_first[RATE:] = 0.0
+    settings = {"bitrate_mode": "VARIABLE", "compression_level": 0.0}
+    path = write(tmp_path / "a.mp3", loud_first, "MP3", "MPEG_LAYER_III", **settings)
+    whole = path.read_bytes()
+    assert read_sound(path).seconds == 5
+    path.write_bytes(whole[whole.index(b"\xff\xf3", whole.index(b"Xing") + 100) :])
+    assert soundfile.info(path).duration < 2
+    assert reason(path).startswith("cut off: 1.35 s of 5.")
+    path.write_bytes(whole + whole)  # libsndfile ends after the first
+    assert reason(path).startswith("cut off: 5.00 s of 10.")
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_mp3s_of_every_rate_are_whole(tmp_path, rate, mode):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.stack([NOISE, NOISE], 1), rate, format="MP3", bitrate_mode=mode)
+    assert read_sound(path).seconds == pytest.approx(len(NOISE) / rate, abs=0.01)
+
+
+def test_an_mp3s_tag_with_a_picture_is_no_sound(tmp_path):
+    path = write(tmp_path / "a.mp3", tone(), "MP3", "MPEG_LAYER_III")
+    picture = np.random.default_rng(0).integers(0, 256, 2**20, np.uint8).tobytes()
+    tag = b"ID3\x04\0\0" + bytes([0, 64, 0, 0]) + picture  # 7 bits a byte: 2 ** 20
+    assert read_sound(changed(path, tag + path.read_bytes())).seconds == 1
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e25, 1e300])
 def test_a_sample_that_is_no_sound_is_corrupt(tmp_path, number):
     samples = NOISE.astype(np.float64)

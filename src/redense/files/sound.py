@@ -35,6 +35,12 @@ _BLOCK = 2**18  # frames read at once
 _UNKNOWN_SIZE = 0x7FFF_0000  # and more: what sox, arecord and ffmpeg promise into a pipe
 _UNKNOWN_LENGTH = 2**62  # and more: libsndfile's, of a FLAC from a pipe
 
+_KBPS = (
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
+"""Rates of an MP3's frames by their headers' index: of MPEG 2 and 2.5, and of MPEG 1."""
+
 _SHORT_CHUNK = re.compile(
     r"^\s*(?:data|SSND|BODY|riff|Data Size|Data length)\s*:?\s*(\d+) \(?should be (\d+)"
     r"|frame count (?P<actual>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)",
@@ -215,13 +221,42 @@ def _promised(file: soundfile.SoundFile, path: Path, length: float) -> float:
         return int(count[1]) / file.samplerate
     if file.format == "OGG" and _lacks_end(tail):
         raise _UnusableError(f"cut off: {length:.2f} s, then an unfinished page")
-    if file.format == "MP3":  # without this frame, the length is a guess from the first one
-        return file.frames / file.samplerate if re.search(rb"\0{9}(?:Xing|Info)", head) else 0.0
+    if (
+        file.format == "MP3"
+    ):  # its length is a guess from the first frame, or what Xing's frame says
+        known = file.frames / file.samplerate if re.search(rb"\0{9}(?:Xing|Info)", head) else 0.0
+        there = _seconds_of_mp3(path.read_bytes())
+        if length < 0.9 * there - 0.3:  # an encoder adds up to four frames
+            raise _UnusableError(
+                f"cut off: {length:.2f} s of {there:.2f} s, for its header is of a part; "
+                "ffmpeg -i OLD.mp3 -c copy NEW.mp3 mends it"
+            )
+        return known
     for found in _SHORT_CHUNK.finditer(file.extra_info):
         promised, actual = found["promised"] or found[1], found["actual"] or found[2]
         if int(actual) < int(promised) < _UNKNOWN_SIZE:
             return length * int(promised) / max(int(actual), 1)
     return 0.0 if file.frames >= _UNKNOWN_LENGTH else file.frames / file.samplerate
+
+
+def _seconds_of_mp3(content: bytes) -> float:
+    """Counted frame by frame (ISO 11172-3 and 13818-3, layer III): libsndfile stops where the guess
+    ends, in a joined file after the first part."""
+    at, seconds = 0, 0.0
+    if content.startswith(b"ID3"):  # a tag, perhaps with a picture of any bytes
+        at = 10 + sum((byte & 127) << 7 * n for n, byte in enumerate(reversed(content[6:10])))
+    while 0 <= (at := content.find(b"\xff", at)) < len(content) - 3:
+        second, third = content[at + 1], content[at + 2]
+        version, rate, kbps = second >> 3 & 3, third >> 2 & 3, third >> 4
+        if second < 0xE0 or second & 6 != 2 or version == 1 or rate == 3 or not 0 < kbps < 15:
+            at += 1
+            continue
+        hertz = (44_100, 48_000, 32_000)[rate] >> (3 - version if version else 2)
+        samples = 1152 if version == 3 else 576
+        size = samples * _KBPS[version == 3][kbps] * 125 // hertz + (third >> 1 & 1)
+        at += size
+        seconds += samples / hertz if at <= len(content) else 0.0
+    return seconds
 
 
 def _lacks_end(tail: bytes) -> bool:
