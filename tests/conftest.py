@@ -8,6 +8,7 @@ os.environ.setdefault(
 )  # before torch is imported: two spinning processes on two cores crawl
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from trained_runs import train, write_captions, write_speech
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")
@@ -129,3 +131,36 @@ def redense(capfd: pytest.CaptureFixture[str]):
         return Answer(code, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained_images(pictures, tmp_path_factory):
+    """A run of a torchvision network."""
+    sample = pictures / "test" / "red" / "0002.png"
+    return train("images", pictures, sample, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def trained_captions(tmp_path_factory):
+    """A run of NeuralTalk on a small CNN of its own; its data are gone."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = write_captions(folder / "data")
+    trained = train("captions", data, data / "images" / "test0.png", folder)
+    shutil.rmtree(data)
+    return trained
+
+
+@pytest.fixture(scope="session")
+def trained_speech(tmp_path_factory):
+    """A run of a DeepSpeech 2 of eight units; its data are gone."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = write_speech(folder / "data")
+    trained = train("speech", data, data / "test0.wav", folder)
+    shutil.rmtree(data)
+    return trained
+
+
+@pytest.fixture(params=["images", "captions", "speech"])
+def trained(request):
+    """A run of each recipe in turn."""
+    return request.getfixturevalue(f"trained_{request.param}")

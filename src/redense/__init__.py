@@ -52,7 +52,7 @@ _HOMES = {
     "plan": ("Phase", "Plan", "acdc", "dsd", "spdf"),
     "proof": ("Study", "prove"),
     "prunable": ("prunable",),
-    "recipes.export": ("load",),  # an exported folder's network
+    "recipes.trained": ("load",),  # a run's or an export's network
     "runs.run": ("Run",),
     "scheduler": ("PhaseScheduler",),
 }

@@ -388,16 +388,15 @@ def test_inspect_counts_zeros_exactly(form, redense, tmp_path):
 
 def test_inspect_refuses_what_is_no_checkpoint(refuse, tmp_path):
     (tmp_path / "text.pt").write_text("no checkpoint")
-    assert "text.pt is no checkpoint" in refuse("inspect", tmp_path / "text.pt")
+    no = "is no whole checkpoint of plain tensors"
+    assert f"text.pt {no}" in refuse("inspect", tmp_path / "text.pt")
     torch.save({"a": torch.ones(9)}, tmp_path / "cut.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "cut.pt").read_bytes()[:600])
-    assert "cut.pt is no whole checkpoint" in refuse("inspect", tmp_path / "cut.pt")
+    assert f"cut.pt {no}" in refuse("inspect", tmp_path / "cut.pt")
     (tmp_path / "cut.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
-    assert "cut.safetensors is no whole safetensors file" in refuse(
-        "inspect", tmp_path / "cut.safetensors"
-    )
+    assert f"cut.safetensors {no}" in refuse("inspect", tmp_path / "cut.safetensors")
     torch.save(nn.Linear(2, 2), tmp_path / "pickled.pt")
-    assert "pickled.pt is no checkpoint, or holds more than plain tensors" in refuse(
+    assert f"pickled.pt {no}: it is something else, or holds more than tensors" in refuse(
         "inspect", tmp_path / "pickled.pt"
     )
 

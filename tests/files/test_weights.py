@@ -1,88 +1,82 @@
-"""The door to weights: whatever is wrong with a file, its name is said."""
-
-import json
+"""The door to weights: what is read, and that what cannot be is named."""
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
-import redense as package
-from redense.files.weights import load_exactly, read_weights
+from redense.files.weights import BadWeightsError, load_exactly, read_weights
 
-DAMAGED = {
-    "pointer": (
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12345\n",
-        "only points to the weights; git lfs pull fetches them",
-    ),
-    "cut off": (b'\x10\x27\0\0\0\0\0\0{"a":', "is no whole checkpoint"),
-    "empty": (b"", "is no whole checkpoint"),
-    "text": (b"<html>Sign in</html>", "is no whole checkpoint"),
-}
-IMAGES = {
-    "recipe": "images",
-    "architecture": "small",
-    "classes": ["a", "b"],
-    "channels": 3,
-    "size": 8,
-    "resize": 8,
-    "mean": [0.5] * 3,
-    "std": [0.5] * 3,
-}
-CAPTIONS = {
-    "recipe": "captions",
-    "architecture": "neuraltalk",
-    "vocabulary": ["a", "cat"],
-    "features": 8,
-    "hidden": 4,
-    "cnn": {"name": "words", "weights": "", "size": 48},
-    "beam": 1,
-    "length_penalty": 0.0,
-    "most_words": 5,
-}
+STATE = {"layer.weight": torch.arange(6.0).view(2, 3), "layer.bias": torch.ones(2)}
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 1\n"
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "pt", "ckpt"])
-@pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_file_is_named(tmp_path, ending, damage):
-    content, message = DAMAGED[damage]
-    file = tmp_path / f"model.{ending}"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{file} {message}"):
-        read_weights(file)
+def test_the_networks_tensors_are_read_of_every_kind_of_file(tmp_path):
+    save_file(STATE, tmp_path / "model.safetensors")
+    save_file(STATE, tmp_path / "renamed.bin")
+    torch.save(STATE, tmp_path / "state.pt")
+    torch.save(STATE, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    lightning = {"state_dict": STATE, "epoch": 3, "optimizers": [{"step": torch.ones(1)}]}
+    torch.save(lightning, tmp_path / "lightning.ckpt")
+    torch.save({"model": {"state_dict": STATE}, "loss": torch.ones(1)}, tmp_path / "timm.pt")
+    torch.save(
+        {"layer": {"weight": STATE["layer.weight"], "bias": STATE["layer.bias"]}},
+        tmp_path / "nested.pt",
+    )
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 7
+    for file in files:
+        weights = read_weights(file)
+        assert set(weights) == set(STATE), file
+        assert all(torch.equal(weights[name], STATE[name]) for name in STATE), file
 
 
-@pytest.mark.parametrize("damage", DAMAGED)
-@pytest.mark.parametrize("config", [IMAGES, CAPTIONS])
-def test_an_export_that_is_not_whole_is_named_by_whoever_opens_it(
-    tmp_path, damage, config, redense
-):
-    content, message = DAMAGED[damage]
-    hub, picture = tmp_path / "hub", tmp_path / "pictures/a/0.png"
-    picture.parent.mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(picture)
-    hub.mkdir()
-    (hub / "config.json").write_text(json.dumps(config))
-    (hub / "model.safetensors").write_bytes(content)
-    if config is IMAGES:
-        answer = redense("eval", hub, "--data", tmp_path / "pictures", "--workers", 0)
-    else:
-        answer = redense("caption", hub, picture)
-    assert answer.code == 2
-    assert f"{hub}/model.safetensors {message}" in answer.err
-    with pytest.raises(ValueError, match=rf"model\.safetensors {message}"):
-        package.load(hub)
+def damaged(folder):
+    """Files as half a clone, a full disk or a mistake leave them."""
+    save_file(STATE, folder / "whole.safetensors")
+    torch.save(STATE, folder / "whole.pt")
+    whole, archive = (folder / "whole.safetensors").read_bytes(), (folder / "whole.pt").read_bytes()
+    flipped = bytearray(archive)
+    flipped[archive.index(STATE["layer.weight"].numpy().tobytes())] ^= 1
+    torch.save(nn.Linear(2, 2), folder / "module.pt")
+    return {
+        "pointer.safetensors": (POINTER, "git lfs pull"),
+        "pointer.pt": (POINTER, "git lfs pull"),
+        "empty.safetensors": (b"", "it is empty"),
+        "empty.ckpt": (b"", "it is empty"),
+        "header.safetensors": (whole[:20], "cut off"),
+        "cut.safetensors": (whole[:-8], "cut off"),
+        "page.safetensors": (b"<!doctype html><html>not found</html>", "cut off"),
+        "cut.pt": (archive[:600], "checkpoint"),
+        "flipped.pt": (bytes(flipped), "checksum"),
+        "text.pt": (b"no checkpoint at all", "something else"),
+        "module.pt": ((folder / "module.pt").read_bytes(), "more than tensors"),
+    }
 
 
-def test_a_list_of_tensors_has_no_names(tmp_path):
-    torch.save([torch.ones(2)], tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt holds no tensors by name"):
-        read_weights(tmp_path / "a.pt")
+def test_what_holds_no_whole_weights_is_named_in_one_line(tmp_path):
+    for name, (content, why) in damaged(tmp_path).items():
+        file = tmp_path / name
+        file.write_bytes(content)
+        with pytest.raises(BadWeightsError) as told:
+            read_weights(file)
+        assert str(told.value).startswith(f"{file} is no whole checkpoint of plain tensors: ")
+        assert why in str(told.value), (name, told.value)
+        assert "\n" not in str(told.value)
 
 
-def test_a_wrapper_s_prefix_is_no_part_of_a_key(tmp_path):
-    network = torch.nn.Linear(2, 2)
-    state = {f"module.{key}": value + 1 for key, value in network.state_dict().items()}
-    save_file(state, tmp_path / "a.safetensors")
-    load_exactly(network, read_weights(tmp_path / "a.safetensors"), "a", "linear")
-    assert torch.equal(network.weight, state["module.weight"])
+def test_a_file_without_tensors_and_no_file_are_told_apart(tmp_path):
+    torch.save({"epoch": 3, "list": [1, 2]}, tmp_path / "numbers.pt")
+    with pytest.raises(BadWeightsError, match=r"numbers.pt .* holds no tensors by name"):
+        read_weights(tmp_path / "numbers.pt")
+    with pytest.raises(FileNotFoundError, match=r"none.pt: no such file"):
+        read_weights(tmp_path / "none.pt")
+
+
+def test_weights_under_a_wrappers_prefix_fit(tmp_path):
+    network = nn.Sequential(nn.Linear(3, 2))
+    wrapped = {"module.0.weight": STATE["layer.weight"], "module.0.bias": STATE["layer.bias"]}
+    load_exactly(network, wrapped, "x.pt", "two")
+    assert torch.equal(network[0].weight, STATE["layer.weight"])
+    with pytest.raises(ValueError, match=r"x.pt does not fit two .* 1 missing: 0.bias"):
+        load_exactly(network, {"0.weight": STATE["layer.weight"]}, "x.pt", "two")

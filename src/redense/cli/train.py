@@ -45,11 +45,12 @@ def run_config(
     recipe: str, options: Any, asked: argparse.Namespace, command: list[str]
 ) -> RunConfig:
     """What the flags say of a run, besides method, seed and plan."""
+    from redense.recipes import RECIPES
     from redense.runs.configuration import RunConfig
 
     return RunConfig(
         recipe=recipe,
-        options=dict(vars(options)),
+        options=RECIPES[recipe].settings(options),
         include=[pattern for pattern in asked.include.split(",") if pattern],
         exclude=[pattern for pattern in asked.exclude.split(",") if pattern],
         accelerator=asked.accelerator,

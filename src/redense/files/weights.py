@@ -1,51 +1,88 @@
-"""The door to weights: tensors by key from any file, and into the network whose they are."""
+"""The door to weights: tensors by name, of whatever file holds them; every error names the file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+_LFS = b"version https://git-lfs"
+_DIRECTORY = 0x10  # of a zip entry's MS-DOS attributes
 _PREFIXES = ("", "model.", "module.", "_orig_mod.")  # a run of ours, DataParallel, torch.compile
-_POINTER = b"version https://git-lfs"
+
+
+class BadWeightsError(ValueError):
+    """A file that holds no whole weights; ``reason`` says why."""
+
+    def __init__(self, file: Path, reason: object) -> None:
+        self.reason = str(reason).strip().partition("\n")[0]
+        super().__init__(f"{file} is no whole checkpoint of plain tensors: {self.reason}")
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors by key of a .safetensors, .pt, .pth or .ckpt file; nothing but tensors is ever
-    unpickled.
+    """Tensors by name of a .safetensors, .pt, .pth, .bin or .ckpt file, on the CPU.
+
+    >>> len(read_weights(Path("hub/model.safetensors")))
+    22
+
+    Nothing but tensors is ever unpickled. Of a training's checkpoint the network's tensors are
+    read, whatever lies beside them.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or none that holds weights.
+        FileNotFoundError: no such file.
+        BadWeightsError: it is cut off, a git-lfs pointer, something else, or without tensors.
+    """
+    weights = dict(_tensors(read_checkpoint(file), ""))
+    if not weights:
+        raise BadWeightsError(file, "it holds no tensors by name")
+    return weights
+
+
+def read_checkpoint(file: Path) -> Any:
+    """What a file of weights holds, after each entry of torch's archive has matched its checksum.
+
+    Raises:
+        FileNotFoundError, BadWeightsError: as `read_weights`.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"weights {str(file)!r}: no such file")
+        raise FileNotFoundError(f"{file}: no such file")
     with file.open("rb") as opened:
-        if opened.read(len(_POINTER)) == _POINTER:
-            raise ValueError(f"{file} only points to the weights; git lfs pull fetches them")
+        start = opened.read(len(_LFS))
+    if not start:
+        raise BadWeightsError(file, "it is empty")
+    if start == _LFS:
+        raise BadWeightsError(file, "it is git-lfs's pointer to them; 'git lfs pull' fetches them")
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix == ".safetensors" or start[8:9] == b"{":
             return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes surface as almost anything
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{file} is no whole checkpoint of plain tensors ({reason}); it is not loaded"
-        ) from error
-    if isinstance(content, Mapping):
-        inner = [content.get(key) for key in ("state_dict", "model_state_dict", "model")]
-        content = next((one for one in inner if isinstance(one, Mapping)), content)
-        weights = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-        if weights:
-            return weights
-    raise ValueError(f"{file} holds no tensors by name")
+        if start.startswith(b"PK"):
+            _check_archive(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except pickle.UnpicklingError as error:
+        reason = "it is something else, or holds more than tensors, and is not loaded"
+        raise BadWeightsError(file, reason) from error
+    except SafetensorError as error:
+        raise BadWeightsError(file, f"{error}; it may be cut off") from error
+    except Exception as error:  # a byte that changed surfaces as almost anything
+        raise BadWeightsError(file, error) from error
 
 
 def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str, name: str) -> None:
-    """Copy ``weights`` in if keys and shapes are the network's own, else list what is not; nothing
-    is guessed."""
+    """Copy ``weights`` of ``source`` into the network called ``name``.
+
+    Raises:
+        ValueError: keys or shapes are not the network's own; what is not is listed, for nothing is
+            guessed.
+    """
     own = network.state_dict()
     prefix = max(_PREFIXES, key=lambda p: sum(p + key in weights for key in own))
     missing = [
@@ -68,6 +105,29 @@ def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str,
         )
         raise ValueError(f"{source} does not fit {name} with its {len(own)} tensors; {told}")
     network.load_state_dict({key: weights.get(prefix + key, tensor) for key, tensor in own.items()})
+
+
+def _check_archive(file: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        if (broken := archive.testzip()) is not None:
+            raise BadWeightsError(file, f"{broken} does not match its checksum")
+        for entry in archive.infolist():
+            # no checksum covers this bit, and torch leaves a directory's values unset
+            if entry.external_attr & _DIRECTORY:
+                raise BadWeightsError(file, f"{entry.filename} is marked as a directory")
+
+
+def _tensors(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """By dotted names; of a checkpoint the part that is the network."""
+    if isinstance(content, Tensor):
+        yield prefix.removesuffix("."), content
+    elif isinstance(content, Mapping):
+        for key in ("state_dict", "model_state_dict", "model"):
+            if isinstance(content.get(key), Mapping):
+                yield from _tensors(content[key], prefix)
+                return
+        for key, value in content.items():
+            yield from _tensors(value, f"{prefix}{key}.")
 
 
 def _few(keys: list[str], most: int = 3) -> str:

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from redense.runs.configuration import RunConfig
     from redense.runs.run import Run, Scores
     from redense.runs.task import Task
+
+
+_NAMES = ("imagenet", "pretrained", "random", "spoken-digits")
+"""Never paths, whatever lies in the working folder."""
 
 
 class Options(Protocol):
@@ -41,12 +48,16 @@ class Recipe:
     """Where a recipe's task and options live, and what its schedule defaults to.
 
     Options are imported without what the task needs, so that ``--help`` comes at once.
+
+    Args:
+        paths: the options that may name a file or folder.
     """
 
     name: str
     task: str
     options: str
     summary: str
+    paths: tuple[str, ...]
     schedule: Mapping[str, Any] = field(default_factory=dict)
     presets: str = ""
 
@@ -61,6 +72,21 @@ class Recipe:
     def all_presets(self) -> Mapping[str, Preset]:
         """Published trainings by name."""
         return self._find("presets", self.presets) if self.presets else {}
+
+    def network(self, config: Mapping[str, Any]) -> nn.Module:
+        """The untrained network of a task's `config()`."""
+        network: nn.Module = self._find("models", "network")(config)
+        return network
+
+    def settings(self, options: Options) -> dict[str, Any]:
+        """Options as a run keeps them: files and folders with their whole path, so that it goes on
+        from any other folder."""
+        settings = dict(vars(options))
+        for name in self.paths:
+            value = settings[name]
+            if value is not None and value.lower() not in _NAMES and Path(value).exists():
+                settings[name] = str(Path(value).absolute())
+        return settings
 
     def _find(self, module: str, name: str) -> Any:
         return getattr(import_module(f"redense.recipes.{self.name}.{module}"), name)
@@ -96,6 +122,7 @@ RECIPES = {
             "ImageTask",
             "ImageOptions",
             "classify images: Fashion-MNIST by default, your folder, CIFAR, ImageNet",
+            ("data", "data_root", "init"),
             presets="PRESETS",
         ),
         Recipe(
@@ -103,6 +130,7 @@ RECIPES = {
             "CaptionTask",
             "CaptionOptions",
             "caption images: NeuralTalk on drawings of emoji, Flickr8k, Flickr30k, COCO",
+            ("data", "images", "features", "cnn_weights"),
             schedule={
                 "dense": 12,
                 "sparse": 10,
@@ -118,6 +146,7 @@ RECIPES = {
             "SpeechOptions",
             "recognise speech: DeepSpeech 1 and 2 on recorded voices, your manifest, LibriSpeech, "
             "WSJ, Common Voice",
+            ("data",),
             schedule={
                 "dense": 4,
                 "sparse": 2,

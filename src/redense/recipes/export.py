@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from redense.files.records import read_record
-from redense.files.weights import load_exactly, read_weights
 from redense.plan import Plan
-from redense.recipes import RECIPES, build_task
-from redense.runs.checkpoints import write_text, write_whole
+from redense.recipes.trained import restore
+from redense.runs.checkpoints import copy_apart, write_text
 from redense.runs.folder import RunFolder
+
+WEIGHTS = ("model.safetensors", "cnn.safetensors")
+"""Of the network, and of the CNN of captions that stands beside it."""
 
 
 def export(run_path: Path, folder: Path) -> list[Path]:
     """Write ``model.safetensors`` with the architecture's ordinary keys, ``config.json`` and a
-    model card.
+    model card; all that they need lies in the run folder.
+
+    >>> [file.name for file in export(Path("run"), Path("hub"))]
+    ['model.safetensors', 'config.json', 'README.md']
 
     Raises:
         FileNotFoundError: no run, or one that is not finished.
+        ValueError: the run's weights are damaged, or ``folder`` holds what is not an export's.
     """
     run = RunFolder(run_path)
     if not run.record.exists():
@@ -30,61 +33,43 @@ def export(run_path: Path, folder: Path) -> list[Path]:
             f"{run_path} is not finished, it has no record.json; "
             f"redense train {run.config.recipe} --resume {run_path} goes on"
         )
+    _, config = restore(run.path)
+    own = {"recipe": run.config.recipe, **config}
     record = read_record(run.record)
-    plan = Plan.from_records(record["plan"])
-    config = build_task(run.config).config()
-    files = [folder / "model.safetensors", folder / "config.json", folder / "README.md"]
+    card = model_card(record, Plan.from_records(record["plan"]))
+    weights = [run.path / name for name in WEIGHTS if (run.path / name).is_file()]
+    _check_target(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
             error.errno, f"cannot write to {folder}: {error.strerror}; choose another folder"
         ) from error
-    write_whole(files[0], lambda partial: shutil.copyfile(run.model, partial))
-    for extra in run.path.glob(
-        "cnn.safetensors"
-    ):  # the captions' CNN, which stands beside the network
-        write_whole(
-            folder / extra.name, lambda partial, extra=extra: shutil.copyfile(extra, partial)
-        )
-        files.append(folder / extra.name)
-    write_text(files[1], json.dumps({"recipe": record["recipe"], **config}, indent=2) + "\n")
-    write_text(files[2], model_card(record, plan))
-    return files
+    for file in weights:
+        copy_apart(file, folder / file.name)
+    write_text(folder / "config.json", json.dumps(own, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "README.md", card)
+    return [
+        folder / name for name in (*(file.name for file in weights), "config.json", "README.md")
+    ]
 
 
-def load(folder: str | Path) -> nn.Module:
-    """The trained network of a folder that `export` wrote, in evaluation mode.
-
-    >>> network = redense.load("hub/")
-
-    Raises:
-        FileNotFoundError, ValueError: no such folder, or not an export.
-    """
-    file = Path(folder) / "config.json"
-    if not file.is_file() or not (Path(folder) / "model.safetensors").is_file():
-        raise FileNotFoundError(
-            f"{folder} needs config.json and model.safetensors; redense export makes them"
-        )
-    config = json.loads(file.read_text("utf-8"))
-    if (recipe := config.get("recipe")) == "captions":
-        from redense.recipes.captions.models import NeuralTalk
-
-        network: nn.Module = NeuralTalk(
-            len(config["vocabulary"]) + 1, config["features"], config["hidden"]
-        )
-        weights = file.with_name("model.safetensors")
-        load_exactly(network, read_weights(weights), str(weights), "neuraltalk")
-        return network.eval()
-    if recipe == "images":
-        from redense.recipes.images.weights import restore
-    elif recipe == "speech":
-        from redense.recipes.speech.networks import restore
-    else:
+def _check_target(folder: Path) -> None:
+    """An export may take the place of an older one, and of nothing else."""
+    there = [name for name in (*WEIGHTS, "config.json", "README.md") if (folder / name).exists()]
+    if there and not _is_export(folder):
         raise ValueError(
-            f"{file} is not of an export: recipe is {recipe!r}, known are {', '.join(RECIPES)}"
+            f"{folder / there[0]} is not of an export and would be overwritten; choose another "
+            "folder, or move it away"
         )
-    return restore(Path(folder))[0]
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and {"recipe", "architecture"} <= config.keys()
 
 
 def model_card(record: dict[str, Any], plan: Plan) -> str:

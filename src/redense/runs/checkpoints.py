@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from safetensors import SafetensorError
 
-_DIRECTORY = 0x10  # of a zip entry's MS-DOS attributes
+from redense.files.weights import BadWeightsError, read_checkpoint
 
 
 class DamagedCheckpointError(ValueError):
@@ -31,7 +30,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        partial.touch()
+        ordinary = partial.stat().st_mode  # the user's umask counts, where safetensors writes 0600
+        partial.unlink()
         write(partial)
+        if partial.stat().st_mode != ordinary:
+            partial.chmod(ordinary)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -80,25 +84,9 @@ def read(path: Path) -> dict[str, Any]:
         DamagedCheckpointError: names the file and what is wrong with it.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if (broken := archive.testzip()) is not None:
-                raise DamagedCheckpointError(
-                    f"{path} is damaged: {broken} does not match its checksum"
-                )
-            for entry in (
-                archive.infolist()
-            ):  # no checksum covers this bit, and torch leaves a directory's values unset
-                if entry.external_attr & _DIRECTORY:
-                    raise DamagedCheckpointError(
-                        f"{path} is damaged: {entry.filename} is marked as a directory"
-                    )
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (DamagedCheckpointError, FileNotFoundError, MemoryError):
-        raise
-    except (
-        Exception
-    ) as error:  # a byte that changed in the archive's directory surfaces as almost anything
-        raise DamagedCheckpointError(f"{path} is damaged: {error}") from error
+        content: dict[str, Any] = read_checkpoint(path)
+    except BadWeightsError as error:
+        raise DamagedCheckpointError(f"{path} is damaged: {error.reason}") from error
     return content
 
 

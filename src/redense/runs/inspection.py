@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
+from redense.files.weights import read_weights
 from redense.runs.folder import RunFolder
 
 
@@ -27,63 +21,39 @@ class TensorZeros:
 
 
 def inspect(path: Path) -> list[TensorZeros]:
-    """Count exact zeros in every floating-point tensor of a .pt, .ckpt or .safetensors file, or of
-    a run's newest one.
+    """Exact zeros in every floating-point tensor of a file of weights, of a run's newest
+    checkpoint, or of an export.
+
+    >>> inspect(Path("hub"))[0].name
+    'classifier.bias'
 
     Raises:
         FileNotFoundError, ValueError: no such file, or not one that holds weights.
     """
-    if path.is_dir():
-        newest = RunFolder(path).newest()
-        if newest is None:
-            raise FileNotFoundError(f"{path} has no checkpoint yet")
-        path = newest[0]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    found = [
+    file = _file_of(path) if path.is_dir() else path
+    counted = [
         TensorZeros(
             name,
             tuple(tensor.shape),
             str(tensor.dtype).removeprefix("torch."),
             tensor.numel(),
-            zeros,
+            int((tensor == 0).sum()),
         )
-        for name, tensor in _tensors(path)
-        if tensor.is_floating_point() and (zeros := int((tensor == 0).sum())) >= 0
+        for name, tensor in read_weights(file).items()
+        if tensor.is_floating_point()
     ]
-    if not found:
-        raise ValueError(f"{path} holds no floating-point tensor")
-    return found
+    if not counted:
+        raise ValueError(f"{file} holds no floating-point tensor")
+    return counted
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  (not a mapping)
-                    yield name, file.get_tensor(name)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no whole safetensors file: {error}") from error
-        return
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is no checkpoint, or holds more than plain tensors; it is not loaded"
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is no whole checkpoint: {str(error).partition(chr(10))[0]}"
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    yield from _walk(content, "")
-
-
-def _walk(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(content, Tensor):
-        yield prefix.removesuffix("."), content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield from _walk(value, f"{prefix}{key}.")
+def _file_of(folder: Path) -> Path:
+    """A run's newest checkpoint, or the weights that an export or a finished run of a function
+    keeps."""
+    newest = RunFolder(folder).newest() if (folder / "checkpoints").is_dir() else None
+    if newest is not None:
+        return newest[0]
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{folder} has no checkpoint yet, and no model.safetensors")
+    return weights

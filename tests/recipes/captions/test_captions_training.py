@@ -315,7 +315,7 @@ def test_inspect_shows_the_sparse_phase(trained, redense):
         (("train", "captions", "--batch", 0), "batch must be at least 1, got 0"),
         (("train", "captions", "--lr", 0), "lr must be a finite number above 0"),
         (("train", "captions", "--beem", 3), "there is no flag --beem; did you mean --beam"),
-        (("caption", "nowhere", "a.png"), "no such folder; it takes a run of captions"),
+        (("caption", "nowhere", "a.png"), "no such folder; it takes a run"),
     ],
 )
 def test_a_mistake_in_what_is_asked_for_ends_with_2_and_one_line(

@@ -512,7 +512,7 @@ def package_network(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere.pt", "--model", "resnet18"), "weights 'nowhere.pt': no such file"),
+        (("nowhere.pt", "--model", "resnet18"), "nowhere.pt: no such file"),
         (("nowhere.pt",), "--model names the network whose weights nowhere.pt are"),
         (("nowhere.pt", "--model", "resnet19"), "no model is called 'resnet19'; near names: "),
     ],
@@ -523,7 +523,7 @@ def test_mistakes_in_eval_are_told(arguments, message, pictures, redense):
 
 
 def test_what_is_no_export_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"needs config.json and model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"neither a run nor an export: it has no config"):
         package.load(tmp_path)
 
 

@@ -11,10 +11,11 @@ import soundfile
 import torch
 
 from redense.recipes import train
+from redense.recipes.speech import models
 from redense.recipes.speech.data import load
-from redense.recipes.speech.networks import build, restore
 from redense.recipes.speech.options import SpeechOptions
 from redense.recipes.speech.task import SpeechTask
+from redense.recipes.trained import restore
 from redense.runs.folder import RunFolder
 from redense.runs.outcome import carry_out
 from redense.runs.run import Run
@@ -314,7 +315,7 @@ def test_a_language_model_is_asked_for_its_words(trained, speech, tmp_path, rede
 def test_the_network_comes_back_from_its_config(trained):
     network, config = restore(trained)
     assert [tuple(p.shape) for p in network.parameters()] == [
-        tuple(p.shape) for p in build(config).parameters()
+        tuple(p.shape) for p in models.network(config).parameters()
     ]
     assert not network.training
 
@@ -356,7 +357,7 @@ def test_help_lists_every_flag(redense):
 def test_transcribing_with_what_is_no_model_is_one_line(tmp_path, redense):
     answer = redense("transcribe", tmp_path, "a.wav")
     assert answer.code == 2
-    assert "is neither a finished run nor an export" in answer.err
+    assert "is neither a run nor an export" in answer.err
 
 
 def test_transcribing_goes_on_after_a_bad_file(trained, speech, tmp_path, redense):

@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from redense.files.records import read_json
-from redense.files.weights import load_exactly, read_weights
 from redense.recipes.captions.decoding import beam_search, greedy
 from redense.recipes.captions.features import Cnn, extract, torchvision_cnn
-from redense.recipes.captions.models import NeuralTalk
 from redense.recipes.captions.word_cnn import word_cnn
-from redense.runs.checkpoints import read
+from redense.recipes.trained import restore
 
 
 def caption(
@@ -30,13 +25,11 @@ def caption(
     Raises:
         FileNotFoundError, ValueError: no such network, CNN or image, or a CNN of another width.
     """
-    config, weights = _network(folder)
+    network, config = restore(folder, "captions")
     if missing := [str(image) for image in images if not image.is_file()]:
         raise FileNotFoundError(
             f"{len(missing)} of {len(images)} images are missing: {', '.join(missing[:3])}"
         )
-    model = NeuralTalk(len(config["vocabulary"]) + 1, config["features"], config["hidden"]).eval()
-    load_exactly(model, weights, str(folder), "the network")
     features = extract(_cnn(folder, config, cnn_weights), images)
     if features.shape[1] != config["features"]:
         raise ValueError(
@@ -45,35 +38,10 @@ def caption(
         )
     width, most = beam or config["beam"], config["most_words"]
     if width == 1:
-        said = greedy(model, features, most)
+        said = greedy(network, features, most)
     else:
-        said = beam_search(model, features, width, config["length_penalty"], most)
+        said = beam_search(network, features, width, config["length_penalty"], most)
     return [" ".join(config["vocabulary"][word - 1] for word in words) for words in said]
-
-
-def _network(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The network's config and weights."""
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such folder; it takes a run of captions or an exported one"
-        )
-    exported = not (folder / "network.json").exists()
-    file = folder / ("config.json" if exported else "network.json")
-    config: dict[str, Any] = read_json(file) if file.exists() else {}
-    if config.get("architecture") != "neuraltalk":
-        raise ValueError(
-            f"{folder} holds no caption network; it takes a run of captions with at least one "
-            "phase done"
-        )
-    if (folder / "model.safetensors").exists():
-        return config, read_weights(folder / "model.safetensors")
-    newest = max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-    state = read(newest)["state_dict"]
-    return config, {
-        name.removeprefix("model."): part
-        for name, part in state.items()
-        if name.startswith("model.")
-    }
 
 
 def _cnn(folder: Path, config: dict[str, Any], weights: str | None) -> Cnn:

@@ -3,6 +3,9 @@ sees, word by word."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -88,6 +91,11 @@ def neuraltalk(vocabulary: int) -> NeuralTalk:
     2877675
     """
     return NeuralTalk(vocabulary)
+
+
+def network(config: Mapping[str, Any]) -> NeuralTalk:
+    """The untrained network of a task's `config()`."""
+    return NeuralTalk(len(config["vocabulary"]) + 1, config["features"], config["hidden"])
 
 
 def next_words(words: Tensor, lengths: Tensor) -> Tensor:

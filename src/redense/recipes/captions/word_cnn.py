@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from redense.files.weights import read_weights
+from redense.files.weights import load_exactly, read_weights
 from redense.recipes.captions.features import Cnn, cache_folder
 from redense.runs.checkpoints import write_whole
 
@@ -56,8 +56,8 @@ class WordCnn(nn.Module):
 def word_cnn(file: Path) -> Cnn:
     """The CNN that `train_word_cnn` left in ``file``."""
     state = read_weights(file)
-    network = WordCnn(len(state["words.bias"]))
-    network.load_state_dict(state)
+    network = WordCnn(len(state.get("words.bias", ())))
+    load_exactly(network, state, str(file), "the CNN of words")
     return Cnn("words", network.eval().requires_grad_(False), SIZE, _MEAN, _STD)
 
 

@@ -26,7 +26,8 @@ from redense.recipes.images.folders import (
 )
 from redense.recipes.images.shards import has_shards, open_shards
 from redense.recipes.images.streams import StreamedBatches
-from redense.recipes.images.weights import restore, start_from
+from redense.recipes.images.weights import start_from
+from redense.recipes.trained import restore
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _packaged(
 ) -> tuple[nn.Module, int, Batches]:
     """The network, how many test images there are, and batches of them as it was trained on."""
     if Path(source).is_dir():
-        net, config = restore(Path(source))
+        net, config = restore(Path(source), "images")
         data = load(name, size=size or config["size"], channels=config["channels"])
         if data.classes != tuple(config["classes"]):
             raise ValueError(
@@ -119,7 +120,7 @@ def _streamed(
     """The network, how many images there are, and batches of them as it expects them."""
     none = Files(())
     if Path(source).is_dir():
-        net, config = restore(Path(source))
+        net, config = restore(Path(source), "images")
         classes = tuple(config["classes"])
         split, _ = _pictures(path, classes, config.get("valid_share"))
         side = size or config["size"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +143,16 @@ def build(name: str, classes: int, channels: int, size: int) -> nn.Module:
             "224, Inception 299"
         ) from error
     return model
+
+
+def network(config: Mapping[str, Any]) -> nn.Module:
+    """The untrained network of a task's `config()`."""
+    built = build(
+        config["architecture"], len(config["classes"]), config["channels"], config["size"]
+    )
+    if config.get("transform_input"):
+        built.transform_input = True  # type: ignore[assignment]
+    return built
 
 
 def _try_on_meta(model: nn.Module, size: int) -> None:

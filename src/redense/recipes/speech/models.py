@@ -3,7 +3,8 @@ changes a result."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -168,6 +169,20 @@ def deepspeech2(
     """The paper's DeepSpeech 2, 67,687,293 parameters; see `DeepSpeech2` for arguments that make it
     smaller."""
     return DeepSpeech2(bins, symbols, **sizes)  # type: ignore[arg-type]
+
+
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    "small": deepspeech2,
+    "deepspeech1": deepspeech1,
+    "deepspeech2": deepspeech2,
+}
+"""What builds a network of `redense.recipes.speech.options.SIZES`."""
+
+
+def network(config: Mapping[str, Any]) -> nn.Module:
+    """The untrained network of a task's `config()`."""
+    build = NETWORKS[config["architecture"]]
+    return build(config["bins"], len(config["alphabet"]) + 1, **config["sizes"])
 
 
 def frames_after(lengths: Tensor, stride: int) -> Tensor:

@@ -17,8 +17,7 @@ from redense.recipes.speech.alphabet import needed_frames
 from redense.recipes.speech.batches import SPEEDS, Batches, Spoken, normalizer
 from redense.recipes.speech.data import Split, load
 from redense.recipes.speech.decoding import greedy
-from redense.recipes.speech.models import Padded
-from redense.recipes.speech.networks import build
+from redense.recipes.speech.models import Padded, network
 from redense.recipes.speech.options import SpeechOptions
 from redense.recipes.speech.scores import Answer, by_speaker, error_rates, most_frequent, worst
 from redense.runs.checkpoints import write_text
@@ -47,7 +46,7 @@ class SpeechTask(LightningModule):
             most=options.train_utterances,
         )
         torch.manual_seed(seed)
-        self.model: nn.Module = build(self.config())
+        self.model: nn.Module = network(self.config())
         self._answers: list[Answer] = []
         self._last: list[Answer] = []
         self._loss = [0.0, 0]

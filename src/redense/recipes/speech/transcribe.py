@@ -12,7 +12,7 @@ from redense.recipes.speech.batches import normalizer
 from redense.recipes.speech.decoding import BeamSearch, greedy
 from redense.recipes.speech.features import BINS, features
 from redense.recipes.speech.models import Padded
-from redense.recipes.speech.networks import restore
+from redense.recipes.trained import restore
 
 
 def transcribe(
@@ -36,7 +36,7 @@ def transcribe(
     Raises:
         FileNotFoundError, ValueError: no such model, or not one of sound.
     """
-    network, config = restore(model)
+    network, config = restore(model, "speech")
     if config["bins"] != BINS:
         raise ValueError(f"{model} was trained on {config['bins']} numbers a frame, not on audio")
     mean, std = torch.tensor(config.get("mean", 0.0)), torch.tensor(config.get("std", 1.0))

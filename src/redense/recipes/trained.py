@@ -1,0 +1,101 @@
+"""A trained network as it is kept, in the folder of a run or of an export; the one way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from redense.files.records import read_json
+from redense.files.weights import load_exactly, read_weights
+from redense.recipes import RECIPES
+from redense.runs.folder import RunFolder
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The trained network of a run or an export, in evaluation mode.
+
+    >>> network = redense.load("hub")
+
+    Raises:
+        FileNotFoundError, ValueError: it is neither, or damaged.
+    """
+    return restore(Path(folder))[0]
+
+
+def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
+    """(trained network, what rebuilds it) of a run or an export.
+
+    >>> network, config = restore(Path("hub"))
+    >>> config["classes"]
+    ['blue', 'green', 'red']
+
+    Of a run that is not finished the newest checkpoint counts.
+
+    Args:
+        recipe: the only one whose networks are taken; default any.
+
+    Raises:
+        FileNotFoundError, ValueError: it is neither, or of another recipe, or damaged: which file,
+            and what is wrong with it.
+    """
+    kind, file = _description(folder)
+    config = read_json(file)
+    kind = kind or str(config.get("recipe"))
+    if kind not in RECIPES:
+        raise ValueError(
+            f"{file} is not of an export: recipe is {kind!r}, known are {', '.join(RECIPES)}"
+        )
+    if recipe not in ("", kind):
+        raise ValueError(f"{folder} holds a network of {kind}, not of {recipe}")
+    try:
+        network = RECIPES[kind].network(config)
+    except KeyError as error:
+        raise ValueError(f"{file} has no {error}; restore it from where it came") from error
+    source, weights = _weights(folder)
+    load_exactly(network, weights, str(source), str(config["architecture"]))
+    return network.eval(), config
+
+
+def _description(folder: Path) -> tuple[str, Path]:
+    """(a run's recipe, or nothing of an export, the file that says what the network is)."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; it takes a run, or what redense export wrote of one"
+        )
+    file = folder / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} is neither a run nor an export: it has no config.json; redense train makes "
+            "runs, redense export needs one"
+        )
+    if "plan" not in read_json(file):
+        return "", file
+    run = RunFolder(folder)
+    recipe, file = run.config.recipe, folder / "network.json"
+    if not recipe:
+        raise ValueError(
+            f"{folder} was trained by your function {run.config.function}, which alone can build "
+            "its network; its weights are in model.safetensors"
+        )
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no network.json, which a finished phase leaves; copy the folder whole, "
+            f"or redense train {recipe} --resume {folder} goes on"
+        )
+    return recipe, file
+
+
+def _weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    file = folder / "model.safetensors"
+    if file.is_file():
+        return file, read_weights(file)
+    newest = RunFolder(folder).newest() if (folder / "checkpoints").is_dir() else None
+    if newest is None:
+        raise FileNotFoundError(f"{file}: no such file; copy the folder whole")
+    file, content = newest
+    of_network = {
+        name: value for name, value in content["state_dict"].items() if name.startswith("model.")
+    }
+    return file, of_network
