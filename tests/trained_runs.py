@@ -10,7 +10,6 @@ import pytest
 import soundfile
 from PIL import Image
 
-
 ONCE = ("--dense", "1", "--sparse", "1", "--redense", "1", "--accelerator", "cpu")
 FLAGS = {
     "images": ("--model", "shufflenet_v2_x0_5", "--size", "32", "--batch", "8", *ONCE),
