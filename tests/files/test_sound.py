@@ -5,6 +5,7 @@ import os
 import stat
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +281,18 @@ def test_what_was_read_is_named_by_its_content(tmp_path):
     louder = io.BytesIO()
     soundfile.write(louder, 2 * NOISE, RATE, format="WAV")
     assert read_sound(changed(two, louder.getvalue())).sha256 != read_sound(one).sha256
+
+
+def test_any_damage_is_a_reason_or_leaves_sound(tmp_path):
+    draw = np.random.default_rng(0)
+    whole = [write(tmp_path / "whole", tone(), *one).read_bytes() for one in EVERY]
+    for number in range(400):
+        content = bytearray(whole[number % len(whole)])
+        for _ in range(draw.integers(1, 6)):
+            at = int(draw.integers(min(len(content), draw.choice((64, 256, len(content))))))
+            content[at : at + 4] = draw.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", draw.bytes(1)))
+        path = changed(tmp_path / f"{number}.x", content)
+        with suppress(BadAudioError):  # any other error is a fault
+            sound = read_sound(path, longest=20.0)
+            assert np.isfinite(sound.samples).all()
+            assert 0.025 <= sound.seconds <= 20

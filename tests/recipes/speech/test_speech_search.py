@@ -1,5 +1,6 @@
 """Beam search over models and settings as users give them."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,20 @@ def test_a_model_of_another_script_is_refused(tmp_path):
 def test_a_setting_that_searches_nothing_is_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         BeamSearch(ENGLISH, None, **settings)
+
+
+def test_a_compressed_model_is_said_to_be(tmp_path):
+    path = tmp_path / "3-gram.arpa.gz"  # as openslr.org/11 has them
+    path.write_bytes(gzip.compress(arpa(tmp_path, "HELLO", "WORLD").read_bytes()))
+    with pytest.raises(ValueError, match=r"3-gram\.arpa\.gz is compressed; gunzip it"):
+        BeamSearch(ENGLISH, path)
+
+
+@pytest.mark.parametrize("sign", "'’ʼ")
+def test_a_models_words_are_matched_however_their_apostrophes_are_typed(tmp_path, sign):
+    path = "do_n't _"
+    symbols = torch.tensor([0 if c == "_" else ENGLISH.index(c) + 1 for c in path])
+    heard = torch.full((1, len(path), len(ENGLISH) + 1), 0.1 / len(ENGLISH))
+    heard[0, torch.arange(len(path)), symbols] = 0.9
+    search = BeamSearch(ENGLISH, arpa(tmp_path, f"DON{sign}T", "WORLD"))
+    assert search(Padded(heard.log(), torch.tensor([len(path)]))) == ["don't"]

@@ -203,12 +203,17 @@ def test_a_run_stopped_in_a_sparse_phase_ends_with_the_same_bits(
     ]
 
 
-def test_a_run_finds_its_data_from_any_folder(speech, tmp_path, monkeypatch):
+def test_a_run_finds_its_data_from_any_folder(speech, tmp_path, redense, monkeypatch):
     monkeypatch.chdir(speech.parent)
-    assert SpeechOptions(data=speech.name).data == str(speech)
+    arguments = ("train", "speech", "--data", speech.name, *TINY, "--dense", 1, "--passes", 1)
+    once = ("--sparse", 1, "--redense", 1, "--sparsity", 0.5, "--sparse-lr", 1, "--redense-lr", 1)
+    assert redense(*arguments, *once, "--out", tmp_path / "run").code == 0
+    (tmp_path / "run" / "record.json").unlink()
+    (tmp_path / "run" / "checkpoints" / "epoch-0003.ckpt").unlink()
     monkeypatch.chdir(tmp_path)
-    assert SpeechOptions(data=str(speech)).data == str(speech)
-    assert SpeechOptions(data="amazon-queen").data == "amazon-queen"
+    load.cache_clear()
+    assert redense("train", "speech", "--resume", "run").code == 0
+    assert (tmp_path / "run" / "record.json").exists()
 
 
 def test_a_resume_on_data_that_changed_is_refused_with_both_fingerprints(

@@ -281,7 +281,7 @@ def _report(name: str, bad: Sequence[_Bad], total: int, on_bad_data: str) -> Non
     file = datasets.cache() / "features" / f"left-out-{Path(name).name}.txt"
     lines = [str(one) for one in bad]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines) + "\n", "utf-8", errors="surrogateescape")
+    file.write_text("\n".join(lines) + "\n", "utf-8", errors="backslashreplace")
     for line in lines[:_SHOWN]:
         print(f"left out of {line}", file=sys.stderr)
     more = f", {_SHOWN} of them above" if len(bad) > _SHOWN else ""

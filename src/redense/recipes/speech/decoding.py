@@ -153,6 +153,9 @@ def _words_of(path: Path) -> Iterable[str]:
     """The vocabulary of an ARPA file."""
     if not path.is_file():
         raise FileNotFoundError(f"language model {str(path)!r}: no such file")
+    with path.open("rb") as content:
+        if content.read(2) == b"\x1f\x8b":
+            raise ValueError(f"language model {path} is compressed; gunzip it")
     words, inside = [], False
     with path.open(encoding="utf-8", errors="strict") as lines:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 AUGMENTATIONS = ("none", "spec", "speed", "spec-speed")
@@ -71,8 +70,6 @@ class SpeechOptions:
     clip: float = 10.0
 
     def __post_init__(self) -> None:
-        if (path := Path(self.data)).exists():  # a run finds its data from any folder
-            object.__setattr__(self, "data", str(path.absolute()))
         choices = {
             "model": tuple(SIZES),
             "cell": CELLS,
