@@ -789,6 +789,7 @@ def test_a_study_of_a_users_function_has_the_whole_page(browser, tmp_path):
     )
     assert browser.find("#g0-score .ytitle")[0].text == "accuracy"
     assert browser.find("#g0-curve-1 .ytitle")[0].text == "loss"
+    assert browser.find("#g0-forest .xtitle")[0].text == "test accuracy minus lower_lr’s"
     assert len(browser.rows("g0-runs")) == 21
     assert "examples" not in browser.text("#g0-runs thead")
     assert "its source’s sha256" in browser.text("dl")
@@ -824,6 +825,15 @@ def test_the_page_goes_where_it_is_told(redense, study, tmp_path):
     assert target.read_text().startswith("<!doctype html>")
 
 
+def test_a_page_that_cannot_be_written_is_named_in_one_line(redense, study, tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = redense("report", study, "--out", tmp_path / "file" / "page.html")
+    assert answer.code == 2
+    assert "page.html" in answer.err
+    assert "choose another --out" in answer.err
+    assert answer.err.count("\n") == 1
+
+
 def test_what_is_no_run_or_study_is_refused_in_one_line(redense, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "record.json").write_text("{")
@@ -832,7 +842,7 @@ def test_what_is_no_run_or_study_is_refused_in_one_line(redense, tmp_path):
     for folder, words in (
         ("", "holds no finished run"),
         ("broken", "not valid JSON"),
-        ("other", "no run's record"),
+        ("other", "other/record.json is no run's record: it has no 'method'"),
     ):
         answer = redense("report", tmp_path / folder)
         assert answer.code == 2

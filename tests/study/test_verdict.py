@@ -79,6 +79,12 @@ def test_no_difference_says_what_is_still_possible_and_how_many_seeds_it_would_t
     assert 565 <= found.contrast.difference.seeds_needed < 575
 
 
+def test_a_difference_that_rounds_to_zero_asks_for_no_number_of_seeds():
+    found = judged(exact([0.3, -0.2, 0.1, -0.1, 0.2, -0.3, 0.0, 0.02]))
+    assert found.contrast.difference.seeds_needed > 10_000
+    assert "would need about" not in found.sentence
+
+
 def test_the_control_stands_beside_a_gain_over_dense():
     scores = study({"dense": -0.8, "lower_lr": 0, "dsd": 0.0})
     found = judged(scores)

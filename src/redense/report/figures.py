@@ -104,7 +104,8 @@ def forest(
             "xaxis": {
                 "title": {
                     "text": plain(
-                        f"{summary.split} {summary.metric} minus {reference}'s ({summary.unit})"
+                        f"{summary.split} {summary.metric} minus {reference}’s"
+                        + _in_brackets(summary)
                     )
                 },
                 "zeroline": False,
@@ -290,7 +291,6 @@ def effect_against_cost(summary: Summary) -> Figure:
     heights = _apart(
         {label: summaries[label].mean for label in look}, by_cost, 0.075 * (high - low)
     )
-    unit = f" ({summary.unit})" if summary.unit else ""
     traces, names = [], []
     for label, (colour, _) in look.items():
         mine = summaries[label]
@@ -343,12 +343,18 @@ def effect_against_cost(summary: Summary) -> Figure:
                 "zeroline": False,
             },
             "yaxis": {
-                "title": {"text": plain(f"{summary.split} {summary.metric}{unit}")},
+                "title": {
+                    "text": plain(f"{summary.split} {summary.metric}{_in_brackets(summary)}")
+                },
                 "range": _padded([low, high, *heights.values()]),
             },
             "annotations": names,
         },
     }
+
+
+def _in_brackets(summary: Summary) -> str:
+    return f" ({summary.unit})" if summary.unit else ""
 
 
 def _apart(

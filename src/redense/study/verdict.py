@@ -263,17 +263,22 @@ def _doubts(contrast: Contrast, least: int, terms: _Terms) -> str:
             else "Zero lies outside the interval, but the corrected p does not pass: more seeds "
             "may settle it."
         )
-    elif contrast.outcome == "no measurable difference" and (
-        (difference.seeds_needed or 0) > difference.n
-    ):
-        # the estimate deserves no more digits
-        needed = float(f"{max(difference.seeds_needed or 0, least):.2g}")
-        doubts.append(
-            f"Were {terms.amount(difference.mean, decimals(contrast))} the true difference, a "
-            "single comparison "
-            f"would need about {needed:.0f} seeds to show it four times in five."
-        )
+    elif contrast.outcome == "no measurable difference":
+        doubts += _seeds_it_would_take(contrast, least, terms)
     return "".join(f" {doubt}" for doubt in doubts)
+
+
+def _seeds_it_would_take(contrast: Contrast, least: int, terms: _Terms) -> list[str]:
+    """What the observed difference would need; nothing where it rounds to zero."""
+    difference, digits = contrast.difference, decimals(contrast)
+    needed = difference.seeds_needed or 0
+    if needed <= difference.n or not round(difference.mean, digits):
+        return []
+    rounded = float(f"{max(needed, least):.2g}")  # the estimate deserves no more digits
+    return [
+        f"Were {terms.amount(difference.mean, digits)} the true difference, a single comparison "
+        f"would need about {rounded:,.0f} seeds to show it four times in five."
+    ]
 
 
 def _refusal(contrast: Contrast, least: int, terms: _Terms) -> str:

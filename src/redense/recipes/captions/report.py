@@ -4,12 +4,12 @@ them."""
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from redense.files.pictures import read_picture
+from redense.files.records import read_json
 from redense.recipes.captions.examples import choose
 from redense.runs.sections import Card, Gallery, Line, Picture, Section, Text
 
@@ -28,7 +28,7 @@ def sections(run: Path) -> list[Section]:
     file = run / "captions.json"
     if not file.is_file():
         return []
-    content = json.loads(file.read_text("utf-8"))
+    content = read_json(file)
     images, phases = content["images"], content["phases"]
     chosen = choose(content, min(_MOST, max(len(images) // 2, 1)))
     why = {

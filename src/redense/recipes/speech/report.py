@@ -4,7 +4,6 @@ to listen to."""
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import soundfile  # type: ignore[import-untyped]
 import soxr  # type: ignore[import-untyped]
 
+from redense.files.records import read_json
 from redense.files.sound import BadAudioError, read_sound
 from redense.recipes.speech.features import BINS, RATE
 from redense.runs.sections import Cell, Recording, Section, Table, number
@@ -28,7 +28,7 @@ def sections(run: Path) -> list[Section]:
     if not (run / "worst.json").is_file():
         return []
     kept, record, network = (
-        _read(run / name) for name in ("worst.json", "record.json", "network.json")
+        read_json(run / name) for name in ("worst.json", "record.json", "network.json")
     )
     phases = {
         phase["name"]: kept[phase["name"]] for phase in record["phases"] if phase["name"] in kept
@@ -123,8 +123,3 @@ def _recording(row: Mapping[str, Any]) -> Cell:
     soundfile.write(clip, soxr.resample(first, sound.rate, RATE), RATE, format="MP3")
     cut = f"the first {_SECONDS:g} of {sound.seconds:.1f} s" if sound.seconds > _SECONDS else ""
     return Cell(cut, recording=Recording(file.name, clip.getvalue()))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return content
