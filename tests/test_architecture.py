@@ -23,6 +23,7 @@ FLOORS = [
     {"recipes", "study"},
     {"report"},
     {"proof"},
+    {"search"},
     {"cli"},
     {"__main__"},
 ]

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Constraint",
+    "Found",
     "Phase",
     "PhaseScheduler",
     "Plan",
     "Run",
+    "Space",
     "Study",
     "acdc",
     "build_masks",
@@ -34,6 +36,7 @@ __all__ = [
     "prove",
     "prunable",
     "random_mask",
+    "search",
     "sparse",
     "spdf",
 ]
@@ -55,6 +58,8 @@ _HOMES = {
     "recipes.trained": ("load",),  # a run's or an export's network
     "runs.run": ("Run",),
     "scheduler": ("PhaseScheduler",),
+    "search.found": ("Found", "search"),
+    "search.space": ("Space",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _ROOMS = ("datasets", "huggingface", "lightning", "recipes", "report", "runs", "study")

@@ -52,6 +52,9 @@ class Study:
     failed: tuple[Failure, ...]
     spared: float
     """Share of all epochs that branching spared."""
+    control: str = CONTROL
+    baseline: str = BASELINE
+    """What every method is judged against."""
 
     @property
     def summary(self) -> Summary:
@@ -60,7 +63,13 @@ class Study:
         Raises:
             ValueError: too few runs are done for one.
         """
-        return summarize_records(self.records, self.split, failed=self._missing)
+        return summarize_records(
+            self.records,
+            self.split,
+            failed=self._missing,
+            control=self.control,
+            baseline=self.baseline,
+        )
 
     @property
     def verdict(self) -> str:
@@ -189,10 +198,11 @@ class Question:
     Args:
         folder: the study's.
         train: called with a `Run`.
-        methods: by name, the baseline and the matched control among them.
+        methods: by name, the baseline and the control among them.
         config: what all runs have in common; its command line is the study's.
         source_sha256: of the function's source; a study does not go on with another one.
         options: the recipe's options with their defaults, which older studies may lack.
+        control, baseline: the methods that every other is judged against; one may be both.
     """
 
     folder: Path
@@ -203,6 +213,8 @@ class Question:
     source_sha256: str = ""
     split: str = "test"
     options: Mapping[str, Any] = field(default_factory=dict)
+    control: str = CONTROL
+    baseline: str = BASELINE
 
     @property
     def planned(self) -> list[Job]:
@@ -231,7 +243,15 @@ class Question:
             if outcome.error
         )
         found = tuple(records(self.folder))
-        return Study(self.folder, self.split, found, failed, saved_share(planned))
+        return Study(
+            self.folder,
+            self.split,
+            found,
+            failed,
+            saved_share(planned),
+            control=self.control,
+            baseline=self.baseline,
+        )
 
     def announce(self, left: Sequence[Job]) -> str:
         """What is about to be spent, before it is."""
@@ -248,13 +268,16 @@ class Question:
         for name in _OF_A_RUN:
             del shared[name]
         plans = {name: method.plan.to_records() for name, method in self.methods.items()}
-        return {**shared, "source_sha256": self.source_sha256, "methods": plans}
+        against = {"control": self.control, "baseline": self.baseline}
+        return {**shared, **against, "source_sha256": self.source_sha256, "methods": plans}
 
     def _defaults(self) -> dict[str, Any]:
-        return {**asdict(RunConfig()), "source_sha256": "", "options": dict(self.options)}
+        against = {"control": CONTROL, "baseline": BASELINE}
+        known = {"source_sha256": "", "options": dict(self.options)}
+        return {**asdict(RunConfig()), **against, **known}
 
 
-_OF_A_RUN = ("method", "seed", "plan", "average", "select")
+_OF_A_RUN = ("method", "seed", "plan", "average", "select", "weight_decay")
 """Settings in which the runs of a study differ."""
 
 

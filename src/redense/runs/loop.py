@@ -21,6 +21,7 @@ from redense.optimizers import optimizers_in
 from redense.prunable import Patterns, prunable
 from redense.rates import Rates
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole
+from redense.runs.decay import WeightDecay
 from redense.runs.seeds import rank_seed
 from redense.runs.weights import share_of_zeros
 from redense.scheduler import PhaseScheduler
@@ -83,17 +84,21 @@ class Loop:
                 "batches, run.epochs(model, optimizer, loader=train_loader)"
             )
         run.network, run.main = model, os.environ.get("RANK", "0") == "0"
+        include = run.config.include or include
         self._chosen = include, exclude
         self._phases: PhaseScheduler | None = None
         self._position = 0
         self._saved_before = False
         self._since = time.perf_counter()
         self._rates: _PlanRates | None = None
+        self._decay: WeightDecay | None = None
         if not len(self._plan):
             return
         self._phases = PhaseScheduler(
             model, optimizer, self._plan, include=include, exclude=exclude
         )
+        weights = prunable(model, include, exclude)
+        run.prunable = {name: tuple(weight.shape) for name, weight in weights.items()}
         try:
             self._go_on()
         except BaseException:
@@ -101,6 +106,8 @@ class Loop:
             raise
         if rates == "plan":
             self._rates = _PlanRates(self._optimizers)
+        if run.config.weight_decay:
+            self._decay = WeightDecay(self._optimizers)
 
     def log(self, values: Mapping[str, float]) -> None:
         """Keep numbers for the row that is being trained."""
@@ -129,6 +136,9 @@ class Loop:
         seed_everything(rank_seed(self._run.seed, self._position, _rank()))
         if self._rates is not None:
             self._rates.factor = self._plan.lr_factor(self._position)
+        if self._decay is not None:
+            phase = self._plan.index(self._position)
+            self._decay.factor = self._run.config.weight_decay[phase]
 
     def _end(self) -> None:
         """Count the unit as done; the checkpoint holds the phase as it was trained, its masks
@@ -260,6 +270,8 @@ class Loop:
     def _leave(self) -> None:
         if self._rates is not None:
             self._rates.remove()
+        if self._decay is not None:
+            self._decay.remove()
         if self._phases is not None and not self.finished:
             self._phases.detach()
 

@@ -136,6 +136,7 @@ def _record(run: Run, scores: Mapping[str, Mapping[str, float]]) -> dict[str, An
         **environment(),
         "seconds": run.seconds,
         "cost": {"epochs": len(plan), "examples": run.examples},
+        "prunable": run.prunable,
         "branched": run.branches,
         "history": run.rows,
         "weights_sha256": weights_sha256(weights) if weights else None,

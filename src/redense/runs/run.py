@@ -70,6 +70,8 @@ class Run:
         """What is judged; None for the first score that the training function returns."""
         self.selection = "what the training function returned"
         """Which weights are scored, in words."""
+        self.prunable: dict[str, tuple[int, ...]] = {}
+        """Names and shapes of the weights that may be held, in the network's order."""
         self.branches = False
         """Whether other runs may start from this one's phases."""
         self._plan = self.config.to_plan()

@@ -46,6 +46,8 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         task.model,
         True,
     )
+    weights = prunable(module, include, exclude)
+    run.prunable = {name: tuple(weight.shape) for name, weight in weights.items()}
     run.selection = "the last epoch's weights; the test split was read once, after training"
     if config.select == "best" and task.moving_average is not None:
         raise ValueError("early stopping keeps one epoch's own weights; leave out --ema")

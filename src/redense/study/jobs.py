@@ -35,20 +35,27 @@ def plan_jobs(methods: Mapping[str, Method], seeds: Sequence[int], config: RunCo
         for name, method in shortest_first:
             shares = ((shared_epochs(method, other), key) for key, other in done.items())
             shared, parent = max(shares, default=(0, ""))
-            own = replace(
-                config,
-                method=name,
-                seed=seed,
-                plan=method.plan.to_records(),
-                average=method.average,
-                select=method.select,
-            )
+            own = run_config(config, name, method, seed)
             epochs = len(method.plan) - shared
             jobs.append(
                 Job(f"{name}--{seed}", own, f"{parent}--{seed}" if shared else None, shared, epochs)
             )
             done[name] = method
     return jobs
+
+
+def run_config(config: RunConfig, name: str, method: Method, seed: int) -> RunConfig:
+    """What one run of a method is asked for, over what all runs have in common."""
+    return replace(
+        config,
+        method=name,
+        seed=seed,
+        plan=method.plan.to_records(),
+        average=method.average,
+        select=method.select,
+        include=list(method.include) or config.include,
+        weight_decay=list(method.weight_decay),
+    )
 
 
 def saved_share(jobs: Sequence[Job]) -> float:
@@ -74,6 +81,9 @@ def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
     mine, theirs = child.config, parent.config
     plan, other = mine.to_plan(), theirs.to_plan()
     phases = [phase for phase, start in zip(plan, plan.starts, strict=True) if start < epochs]
+    held = any(phase.sparsity for phase in phases)
+    decays = mine.weight_decay[: len(phases)] or [1.0] * len(phases)
+    other_decays = theirs.weight_decay[: len(phases)] or [1.0] * len(phases)
     alike = {
         "recipe": mine.recipe == theirs.recipe,
         "seed": mine.seed == theirs.seed,
@@ -81,8 +91,9 @@ def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
             mine.options[name] == theirs.options[name]
             for name in mine.options.keys() & theirs.options.keys()  # a version may know one more
         ),
-        "include": mine.include == theirs.include,
-        "exclude": mine.exclude == theirs.exclude,
+        "include": mine.include == theirs.include or not held,
+        "exclude": mine.exclude == theirs.exclude or not held,
+        "weight decay": decays == other_decays,
         f"the first {epochs} epochs of the plan": phases == list(other.phases[: len(phases)])
         and sum(phase.length for phase in phases) == epochs,
     }

@@ -26,11 +26,27 @@ class Method:
         plan: what is trained.
         average: a phase over whose epochs the weights are averaged in the end (SWA).
         select: the ``last`` epoch's weights, or those of the ``best`` validation epoch.
+        include: patterns of weights that may be held, instead of the training's own choice.
+        weight_decay: a factor for each phase on the groups' own, see `redense.runs.decay`.
     """
 
     plan: Plan
     average: str | None = None
     select: Literal["last", "best"] = "last"
+    include: tuple[str, ...] = ()
+    weight_decay: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.weight_decay and len(self.weight_decay) != len(self.plan.phases):
+            raise ValueError(
+                f"weight_decay must be one factor for each of the {len(self.plan.phases)} phases, "
+                f"got {len(self.weight_decay)}"
+            )
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """The factor of weight decay in each phase."""
+        return self.weight_decay or (1.0,) * len(self.plan.phases)
 
 
 @dataclass(frozen=True)
@@ -230,8 +246,13 @@ def shared_epochs(one: Method, other: Method) -> int:
     if "best" in (one.select, other.select):
         return 0
     shared = 0
-    for mine, theirs in zip(one.plan, other.plan, strict=False):
-        if mine != theirs or mine.name in (one.average, other.average):
+    ours = zip(one.plan, one.decays, strict=True)
+    others = zip(other.plan, other.decays, strict=True)
+    for (mine, decay), (theirs, their_decay) in zip(ours, others, strict=False):
+        alike = mine == theirs and decay == their_decay
+        if mine.sparsity and one.include != other.include:
+            alike = False
+        if not alike or mine.name in (one.average, other.average):
             break
         shared += mine.length
     return shared

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from tqdm import tqdm
@@ -33,8 +34,26 @@ class Outcome:
     busy: bool = False
 
 
+class Progress(Protocol):
+    """What is told of every finished job."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, outcome: Outcome) -> None:
+        """Count a run as finished."""
+
+
 def run_study(
-    folder: Path, jobs: Sequence[Job], work: Work, *, workers: int = 1, backend: str = "loky"
+    folder: Path,
+    jobs: Sequence[Job],
+    work: Work,
+    *,
+    workers: int = 1,
+    backend: str = "loky",
+    then: Callable[[Outcome], Sequence[Job]] = lambda outcome: (),
+    progress: Progress | None = None,
 ) -> list[Outcome]:
     """Do every job that has no record yet; one that fails, or whose worker is killed, does not sink
     the others.
@@ -46,13 +65,21 @@ def run_study(
         work: trains one run; it travels to the workers by pickle.
         workers: processes at a time, one thread each.
         backend: see `redense.study.workers.open_workers`.
+        then: which jobs a finished one brings about; a search asks for the next trial here.
+        progress: what is told of finished jobs instead of a bar over ``jobs``.
     """
     root = str(folder.absolute())  # a worker may stand elsewhere
     outcomes: list[Outcome] = []
     waiting = sorted(jobs, key=lambda job: -job.epochs)
     suspects: list[Job] = []
     under_way: dict[Future[Outcome], Job] = {}
-    with open_workers(backend, workers) as pool, _Progress(folder, jobs, workers) as progress:
+    bar = progress or _Progress(folder, jobs, workers)
+    with open_workers(backend, workers) as pool, bar as told:
+
+        def finish(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            told.show(outcome)
+            waiting.extend(then(outcome))
 
         def take(job: Job, future: Future[Outcome], *, alone: bool = False) -> bool:
             """Sort a finished job where it belongs; whether it got anywhere."""
@@ -64,8 +91,7 @@ def run_study(
             if outcome.busy:
                 waiting.append(job)
                 return False
-            outcomes.append(outcome)
-            progress.show(outcome)
+            finish(outcome)
             return True
 
         while waiting or under_way or suspects:
@@ -75,9 +101,9 @@ def run_study(
                 take(job, pool.submit(_run, root, job, work), alone=True)
                 continue
             if not suspects:
-                for orphan in _take_orphans(waiting, outcomes):
-                    outcomes.append(orphan)
-                    progress.show(orphan)
+                while orphans := _take_orphans(waiting, outcomes):
+                    for orphan in orphans:
+                        finish(orphan)
                 unfinished = {job.name for job in (*waiting, *under_way.values())}
                 ready = [job for job in waiting if job.parent not in unfinished]
                 for job in ready[: workers - len(under_way)]:

@@ -46,6 +46,8 @@ def summarize_records(
     *,
     metric: str | None = None,
     failed: Sequence[str] = (),
+    control: str = CONTROL,
+    baseline: str = BASELINE,
 ) -> Summary:
     """Compare the methods of a study's records, paired over seeds, on ``test`` or ``valid``.
 
@@ -53,6 +55,7 @@ def summarize_records(
         metric: another score of the same unit and direction than the recipe's own, such as ``cer``
             beside ``wer``.
         failed: runs that have no record, each with its reason.
+        control, baseline: what every method is judged against; one may be both.
 
     Raises:
         ValueError: too few methods or seeds, no control, or records of different tasks.
@@ -69,7 +72,7 @@ def summarize_records(
         scores.setdefault(record["method"], {})[record["seed"]] = record[split][metric]
         epochs[record["method"]] = record["cost"]["epochs"]
     higher = kind["higher_is_better"]
-    comparison = compare(scores, control=CONTROL, baseline=BASELINE, higher_is_better=higher)
+    comparison = compare(scores, control=control, baseline=baseline, higher_is_better=higher)
     said = f"{split} {metric}"
     return Summary(
         split=split,
@@ -149,13 +152,17 @@ def print_table(summary: Summary, console: Console) -> None:
         "method", box=SIMPLE_HEAD, title=_titled(summary, " ({})") + seeds, show_edge=False
     )
     table.padding = (0, 1, 0, 0)
-    shown = [name for name in _TITLES if name != _BESIDE and not (seeds and name == "seeds")]
+    titles = _titles(summary)
+    hidden = {"seeds"} if seeds else set()
+    if summary.comparison.baseline != summary.comparison.control:
+        hidden.add(f"minus {summary.comparison.baseline}")
+    shown = [name for name in titles if name not in hidden]
     for title in shown:
-        narrow = title.replace(f" {CONTROL}", f"\n{CONTROL}").replace(" (", "\n(")
+        narrow = title.replace("minus ", "minus\n").replace(" (", "\n(")
         table.add_column(narrow, justify="right", overflow="fold")
     table.columns[0].overflow = "fold"
     for name, *row in _rows(summary):
-        cells = dict(zip(_TITLES, row, strict=True))
+        cells = dict(zip(titles, row, strict=True))
         table.add_row(name, *(cells[title] for title in shown))
     console.print(table, width=min(console.width, _WIDTH))
 
@@ -173,7 +180,8 @@ def sentences(summary: Summary) -> list[str]:
 
 def as_markdown(summary: Summary) -> str:
     """The same table and sentences for a README."""
-    lines = [("method", *_TITLES), ("---",) * (len(_TITLES) + 1), *_rows(summary)]
+    titles = ("method", *_titles(summary))
+    lines = [titles, ("---",) * len(titles), *_rows(summary)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     direction = "higher" if summary.higher_is_better else "lower"
     return f"{_titled(summary, ' in {}')}, {direction} is better:\n\n{table}\n\n" + "\n\n".join(
@@ -181,17 +189,10 @@ def as_markdown(summary: Summary) -> str:
     )
 
 
-_BESIDE = f"minus {BASELINE}"
-_TITLES = (
-    "epochs",
-    "seeds",
-    "mean",
-    "sd",
-    f"minus {CONTROL}",
-    "95 % interval",
-    "p (Holm)",
-    _BESIDE,
-)
+def _titles(summary: Summary) -> tuple[str, ...]:
+    control, baseline = summary.comparison.control, summary.comparison.baseline
+    titles = ("epochs", "seeds", "mean", "sd", f"minus {control}", "95 % interval", "p (Holm)")
+    return titles if baseline == control else (*titles, f"minus {baseline}")
 
 
 def _titled(summary: Summary, form: str) -> str:
@@ -222,6 +223,8 @@ def _rows(summary: Summary) -> list[tuple[str, ...]]:
             ]
         else:
             row += ["", "the control", ""]
-        beside = summary.comparison.to_baseline.get(name)
-        rows.append((*row, "" if beside is None else f"{sign * beside.difference.mean:+.{d}f}"))
+        if summary.comparison.baseline != summary.comparison.control:
+            beside = summary.comparison.to_baseline.get(name)
+            row.append("" if beside is None else f"{sign * beside.difference.mean:+.{d}f}")
+        rows.append(tuple(row))
     return rows

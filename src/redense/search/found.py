@@ -1,0 +1,526 @@
+"""The search itself: gate, trials, the frozen contrast, and its confirmation on fresh seeds.
+
+found = redense.search(train, dense=10, epochs=20, trials=40, confirm=10, out="runs/search")
+print(found)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FixedTrial
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from redense.plan import Phase, Plan
+from redense.proof import Question, Study, check_function, source_sha256
+from redense.runs.checkpoints import write_text
+from redense.runs.configuration import RunConfig
+from redense.runs.record import environment
+from redense.runs.run import Run
+from redense.search.gate import SEEDS as GATE_SEEDS
+from redense.search.gate import check, measure
+from redense.search.space import SIDES, Side, Space
+from redense.search.trials import FIRST_SEED, Runs, Trials, Tried
+from redense.study.jobs import Job
+from redense.study.methods import Method
+from redense.study.running import Outcome, run_study
+from redense.study.work import FunctionWork
+
+CONFIDENCE = 0.95
+BEST = 10
+"""Rows of the table of trials."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Epochs: what the search trained, and what all trials in full on all seeds would have."""
+
+    trained: int
+    in_full: int
+
+    @property
+    def spared(self) -> float:
+        """Share of the epochs that branching and giving up spared."""
+        return 1 - self.trained / self.in_full
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best plan, the best control, and what their meeting on fresh seeds came to."""
+
+    folder: Path
+    best: Tried
+    best_control: Tried
+    tried: tuple[Tried, ...]
+    study: Study
+    importance: Mapping[Side, Mapping[str, float]]
+    cost: Cost
+    higher_is_better: bool
+
+    @property
+    def plan(self) -> Plan:
+        """Of the plans the one with the best validation score."""
+        return self.best.method.plan
+
+    @property
+    def control(self) -> Plan:
+        """Of the controls the one with the best validation score."""
+        return self.best_control.method.plan
+
+    @property
+    def gain(self) -> float:
+        """What the search promised: the plan's validation score over the control's, positive where
+        the plan is better. Both were chosen for it, so it flatters (the winner's curse)."""
+        difference = self.best.score - self.best_control.score
+        return difference if self.higher_is_better else -difference
+
+    @property
+    def verdict(self) -> str:
+        """Whether to use the plan, in words; what is missing is said."""
+        try:
+            summary = self.study.summary
+        except ValueError:
+            return self.study.verdict
+        found = summary.verdicts["plan"]
+        said = [_ADVICE[found.outcome], found.sentence[0].upper() + found.sentence[1:]]
+        contrast = found.contrast.difference
+        unit = f" {summary.unit}" if summary.unit else ""
+        said.append(
+            f"On the search's validation scores the plan was {self.gain:+.3g}{unit} ahead, "
+            f"confirmed are {contrast.mean:+.3g}{unit}: scores that were chosen for being high are "
+            "high in part by luck."
+        )
+        return "\n\n".join([*said, *(f"Missing: {one.why}." for one in self.study.failed)])
+
+    def __str__(self) -> str:
+        return "\n\n".join(
+            [
+                self._table("plan").rstrip(),
+                self._table("control").rstrip(),
+                *self._mattered(),
+                self._spent(),
+                self.verdict,
+                f"The plan is {self.folder / 'plan.toml'}, the control {self.folder}/control.toml.",
+            ]
+        )
+
+    def ranked(self, side: Side) -> list[Tried]:
+        """Trials of a side, the best first: those with every seed, then those that were given up,
+        then those that failed."""
+        sign = -1 if self.higher_is_better else 1
+        mine = [one for one in self.tried if one.side == side]
+        return sorted(
+            mine,
+            key=lambda one: (
+                not one.in_full,
+                bool(one.error),
+                sign * one.score if one.scores else 0.0,
+            ),
+        )
+
+    def _table(self, side: Side) -> str:
+        table = Table(box=SIMPLE, title=f"the best of {len(self.ranked(side))} {side}s")
+        table.add_column("validation", justify="right")
+        table.add_column("seeds", justify="right")
+        rows = [one for one in self.ranked(side) if one.scores][:BEST]
+        for name in rows[0].choices:
+            table.add_column(name.replace("_", " "), justify="right")
+        for one in rows:
+            choices = [_written(value) for value in one.choices.values()]
+            table.add_row(f"{one.score:.5g}", f"{len(one.scores)}", *choices)
+        text = io.StringIO()
+        Console(width=110, file=text).print(table)
+        return text.getvalue()
+
+    def _mattered(self) -> list[str]:
+        said = []
+        for side in SIDES:
+            if shares := self.importance[side]:
+                largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
+                listed = ", ".join(
+                    f"{name.replace('_', ' ')} {100 * share:.0f} %" for name, share in largest
+                )
+                said.append(f"What mattered among {side}s: {listed}.")
+        return said
+
+    def _spent(self) -> str:
+        return (
+            f"{self.cost.trained:,} epochs were trained; in full on every seed all trials would "
+            f"have taken {self.cost.in_full:,}: branching and giving up what was clearly behind "
+            f"spared {100 * self.cost.spared:.0f} %."
+        )
+
+
+_ADVICE = {
+    "helps": "Use the plan: beside the best tuned control it helps.",
+    "hurts": "Do not use the plan: the best tuned control is better.",
+    "no measurable difference": "Use the control, the simpler of the two: beside it the plan makes "
+    "no measurable difference.",
+    "unclear": "Use the control so far: whether the plan is better, these runs do not settle.",
+    "too few seeds": "These runs cannot say whether to use the plan: confirm on more seeds.",
+}
+
+
+def search(
+    train: Callable[[Run], Any],
+    *,
+    dense: int,
+    epochs: int,
+    trials: int = 40,
+    seeds: int = 3,
+    confirm: int = 10,
+    space: Space | None = None,
+    higher_is_better: bool = True,
+    out: str | Path = "runs/search",
+    jobs: int = 1,
+    backend: str = "loky",
+    anyway: bool = False,
+) -> Found:
+    """Look for the plan that does best on validation, as hard for the best control, and let the two
+    meet on fresh seeds and the test split.
+
+    The same call goes on with an unfinished search. A trial that raises or diverges is a bad one.
+
+    Args:
+        train: as for `redense.prove`; its first validation score is what the search looks at.
+        dense: epochs of the first phase, which all trials share; 0 from a trained network.
+        epochs: the budget behind it.
+        trials: of plans, and as many of controls.
+        seeds: that a trial may get; what is clearly behind after the first gets no more.
+        confirm: fresh seeds of the confirmation; 6 at least for a verdict.
+        space: where to look; default `Space()`.
+        out: the search's folder.
+        jobs, backend: as for `redense.prove`.
+        anyway: search even where further training alone still gains.
+
+    Raises:
+        NotConvergedError: it does, and by more than the spread between seeds.
+        TypeError, ValueError: one of these is not what it should be, or `train` fails.
+
+    >>> def score(run):
+    ...     return float(sum(phase.sparsity for phase in run.plan))
+    >>> found = redense.search(score, dense=2, epochs=6, trials=3, confirm=2)
+    """
+    check_function(train)
+    function = f"{train.__module__}:{getattr(train, '__qualname__', type(train).__name__)}"
+    asked = Search(
+        folder=Path(out).expanduser(),
+        train=train,
+        config=RunConfig(function=function, higher_is_better=higher_is_better),
+        dense=dense,
+        epochs=epochs,
+        trials=trials,
+        seeds=seeds,
+        confirm=confirm,
+        space=space or Space(),
+        source_sha256=source_sha256(train),
+    )
+    return asked.answer(jobs=jobs, backend=backend, anyway=anyway)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search asks: of which training, in which space, at which budget.
+
+    Args:
+        folder: the search's.
+        train: called with a `Run`.
+        config: what all runs have in common.
+        dense, epochs, trials, seeds, confirm, space: as for `search`.
+        source_sha256: of the function's source; a search does not go on with another one.
+        options: the recipe's options with their defaults.
+    """
+
+    folder: Path
+    train: Callable[[Run], Any]
+    config: RunConfig
+    dense: int
+    epochs: int
+    trials: int = 40
+    seeds: int = 3
+    confirm: int = 10
+    space: Space = field(default_factory=Space)
+    source_sha256: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("dense", 0), ("epochs", 2), ("trials", 1), ("seeds", 1)):
+            _check_whole(name, getattr(self, name), least)
+        _check_whole("confirm", self.confirm, 2)
+        if self.confirm > FIRST_SEED:
+            raise ValueError(f"confirm must be at most {FIRST_SEED} seeds, got {self.confirm}")
+        if not isinstance(self.space, Space):
+            raise TypeError(f"space must be a redense.Space, got {self.space!r}")
+
+    @property
+    def in_full(self) -> int:
+        """Epochs of all trials, each trained from the start with every seed."""
+        return 2 * self.trials * self.seeds * (self.dense + self.epochs)
+
+    def answer(self, *, jobs: int = 1, backend: str = "loky", anyway: bool = False) -> Found:
+        """Search what is not searched yet, confirm, and judge."""
+        _check_whole("jobs", jobs, 1)
+        self._open()
+        print(self.announce(), file=sys.stderr)
+        data = {"name": self.config.trained, "sizes": {}, "sha256": self.source_sha256}
+        work = FunctionWork.of(self.train, reads_test=False, data=data)
+        carry_out = partial(run_study, self.folder / "trials", workers=jobs, backend=backend)
+        start = self._start(partial(carry_out, work=work), anyway)
+        trials = self._trials(start.layers, start.higher_is_better, jobs)
+        while due := trials.begin():
+            carry_out(due, work, then=trials.follow, progress=_Quiet())
+        tried = {side: trials.finished(side) for side in SIDES}
+        best = {side: _best(side, tried[side], start.higher_is_better) for side in SIDES}
+        self._freeze(best, start)
+        found = Found(
+            folder=self.folder,
+            best=best["plan"],
+            best_control=best["control"],
+            tried=(*tried["plan"], *tried["control"]),
+            study=self._confirm(best, jobs, backend),
+            importance={side: trials.importance(side) for side in SIDES},
+            cost=Cost(self._trained(tried, start), self.in_full),
+            higher_is_better=start.higher_is_better,
+        )
+        write_text(self.folder / "summary.txt", f"{found}\n")
+        return found
+
+    def announce(self) -> str:
+        """What may be spent, before it is."""
+        return (
+            f"{self.folder}: {self.trials} plans and {self.trials} controls, {self.dense} + "
+            f"{self.epochs} epochs, on up to {self.seeds} seeds; {self.in_full:,} epochs at most, "
+            "of which branching and giving up spare most"
+        )
+
+    def _open(self) -> None:
+        settings = {
+            **asdict(self.config),
+            "dense": self.dense,
+            "epochs": self.epochs,
+            "trials": self.trials,
+            "seeds": self.seeds,
+            "confirm": self.confirm,
+            "space": asdict(self.space),
+            "source_sha256": self.source_sha256,
+        }
+        settings = json.loads(json.dumps(settings))
+        file = self.folder / "search.json"
+        if file.exists():
+            stored = json.loads(file.read_text("utf-8"))
+            for name, value in settings.items():
+                if name != "command" and stored.get(name, value) != value:
+                    raise ValueError(
+                        f"{self.folder} holds a search with other settings: {name} was "
+                        f"{stored[name]!r}, now {value!r} (see {file}); choose another --out"
+                    )
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(settings, indent=2) + "\n")
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot write a search at {self.folder}: {error.strerror}; choose another --out",
+            ) from error
+
+    @property
+    def _first(self) -> Method:
+        """The shared phase; where a trained network is the start, that network as it came."""
+        return Method(Plan((Phase("dense", self.dense),) if self.dense else ()))
+
+    @property
+    def _runs(self) -> Runs:
+        return Runs(self.folder / "trials", self.config, self._first)
+
+    def _trials(
+        self, layers: Mapping[str, Any], higher_is_better: bool, workers: int = 1
+    ) -> Trials:
+        return Trials(
+            self.folder,
+            self._runs,
+            partial(self._draw, layers),
+            {side: self.space.customary(side, layers) for side in SIDES},
+            trials=self.trials,
+            seeds=range(FIRST_SEED, FIRST_SEED + self.seeds),
+            higher_is_better=higher_is_better,
+            workers=workers,
+            tell=lambda line: print(line, file=sys.stderr),
+        )
+
+    def _draw(self, layers: Mapping[str, Any], side: Side, choose: Any) -> Method:
+        return self.space.draw(side, choose, self._first.plan, self.epochs, layers)
+
+    def _start(self, carry_out: Callable[..., list[Outcome]], anyway: bool) -> _Start:
+        """Train the shared phase with every seed and the customary control with two: the gate, and
+        what is to be known of the training before any trial is drawn."""
+        runs = self._runs
+        usual = FixedTrial(self.space.customary("control", {}))
+        customary = self._draw({}, "control", usual)
+        count = max(self.seeds, GATE_SEEDS)
+        firsts = {seed: runs.shared(seed) for seed in range(FIRST_SEED, FIRST_SEED + count)}
+        longer = {
+            seed: runs.job("control", customary, seed)
+            for seed in range(FIRST_SEED, FIRST_SEED + GATE_SEEDS)
+        }
+        outcomes = carry_out(jobs=[*firsts.values(), *longer.values()])
+        if failed := [one for one in outcomes if one.error]:
+            folder = self.folder / "trials" / failed[0].job.name
+            raise ValueError(
+                f"training as before fails, so there is nothing to search: {failed[0].error} "
+                f"({folder / 'error.txt'})"
+            )
+        record = runs.record(longer[FIRST_SEED])
+        if not record["valid"]:
+            raise ValueError("train(run) returned no validation score; a search chooses on it")
+        higher = bool(record["metric"]["higher_is_better"])
+        start = _Start(
+            layers=self.space.resolve(record["prunable"]) if record["branched"] else {},
+            higher_is_better=higher,
+            metric=record["metric"]["name"],
+            branched=record["branched"],
+            jobs=(*firsts.values(), *longer.values()),
+        )
+        if self.dense and not anyway:
+            gate = measure(
+                {seed: runs.score(firsts[seed]) for seed in longer},
+                {seed: runs.score(job) for seed, job in longer.items()},
+                higher_is_better=higher,
+            )
+            check(gate, self.dense, self.epochs)
+        return start
+
+    def _freeze(self, best: Mapping[Side, Tried], start: _Start) -> None:
+        """Write what is about to be confirmed before the test split is opened."""
+        file = self.folder / "frozen.json"
+        contrast: dict[str, Any] = {
+            **{side: _as_data(best[side].method) for side in SIDES},
+            "metric": start.metric,
+            "n": self.confirm,
+            "seeds": list(range(self.confirm)),
+            "alpha": round(1 - CONFIDENCE, 6),
+        }
+        contrast = json.loads(json.dumps(contrast))
+        if file.exists():
+            stored = json.loads(file.read_text("utf-8"))
+            if any(stored.get(name) != value for name, value in contrast.items()):
+                raise ValueError(
+                    f"{file} froze another contrast, whose test scores may be known: start a "
+                    "search of its own in another --out"
+                )
+            return
+        validation = {side: best[side].score for side in SIDES}
+        text = json.dumps({**contrast, "validation": validation, **environment()}, indent=2)
+        write_text(file, text + "\n")
+        for side in SIDES:
+            write_text(self.folder / f"{side}.toml", as_toml(best[side].method))
+
+    def _confirm(self, best: Mapping[Side, Tried], jobs: int, backend: str) -> Study:
+        question = Question(
+            folder=self.folder / "confirm",
+            train=self.train,
+            methods={side: best[side].method for side in SIDES},
+            seeds=self.confirm,
+            config=self.config,
+            source_sha256=self.source_sha256,
+            options=self.options,
+            control="control",
+            baseline="control",
+        )
+        return question.answer(jobs=jobs, backend=backend)
+
+    def _trained(self, tried: Mapping[Side, Sequence[Tried]], start: _Start) -> int:
+        """Epochs that were trained; alike trials share their runs."""
+        jobs = {job.name: job for job in start.jobs}
+        for side in SIDES:
+            for one in tried[side]:
+                begun = len(one.scores) + bool(one.error)
+                for seed in range(FIRST_SEED, FIRST_SEED + begun):
+                    job = self._runs.job(side, one.method, seed)
+                    jobs[job.name] = job
+        return sum(job.epochs + (0 if start.branched else job.shared) for job in jobs.values())
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the first runs say of a training."""
+
+    layers: Mapping[str, tuple[str, ...]]
+    higher_is_better: bool
+    metric: str
+    branched: bool
+    jobs: tuple[Job, ...]
+
+
+class _Quiet:
+    """Trials are told one by one."""
+
+    def __enter__(self) -> _Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, outcome: Outcome) -> None:
+        pass
+
+
+def as_toml(method: Method) -> str:
+    """A method as a plan file for ``redense train --plan``.
+
+    >>> print(as_toml(Method(Plan((Phase("dense", 3),)))))
+    [[phases]]
+    name = "dense"
+    length = 3
+    sparsity = 0.0
+    lr = 1.0
+    decay = "constant"
+    mask = "magnitude"
+    <BLANKLINE>
+    """
+    head: dict[str, Any] = {}
+    if method.include:
+        head["include"] = list(method.include)
+    if method.weight_decay:
+        head["weight_decay"] = list(method.weight_decay)
+    if method.average:
+        head["average"] = method.average
+    if method.select != "last":
+        head["select"] = method.select
+    lines = [f"{name} = {json.dumps(value)}" for name, value in head.items()]
+    for phase in method.plan.to_records():
+        lines += ["[[phases]]", *(f"{name} = {json.dumps(value)}" for name, value in phase.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _as_data(method: Method) -> dict[str, Any]:
+    return {**asdict(method), "plan": method.plan.to_records()}
+
+
+def _best(side: Side, tried: Sequence[Tried], higher_is_better: bool) -> Tried:
+    whole = [one for one in tried if one.in_full]
+    if not whole:
+        errors = [one.error for one in tried if one.error]
+        raise ValueError(
+            f"no {side} of {len(tried)} was trained on every seed"
+            f"{f'; the first failed with {errors[0]}' if errors else ''}"
+        )
+    return (max if higher_is_better else min)(whole, key=lambda one: one.score)
+
+
+def _written(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

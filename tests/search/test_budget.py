@@ -1,0 +1,34 @@
+"""Score against tuning budget: the estimator against cases worked by hand and against all draws."""
+
+from itertools import combinations
+from statistics import mean
+
+import pytest
+
+from redense.search.budget import curve, expected_best
+
+
+def test_a_case_worked_by_hand():
+    """Of the draws of 2 of 3: {a, b} and {a, c} choose a (30), {b, c} chooses c (20)."""
+    assert expected_best([3, 1, 2], [30, 10, 20], 2) == pytest.approx(80 / 3)
+    assert expected_best([3, 1, 2], [30, 10, 20], 1) == pytest.approx(20)
+    assert expected_best([3, 1, 2], [30, 10, 20], 3) == pytest.approx(30)
+
+
+def test_it_is_the_mean_over_all_draws():
+    chosen = [0.3, 0.9, 0.1, 0.5, 0.5, 0.7]
+    judged = [5.0, 1.0, 4.0, 2.0, 8.0, 3.0]
+    for many in range(1, 7):
+        draws = combinations(range(6), many)
+        best = [judged[max(draw, key=lambda one: (chosen[one], -one))] for draw in draws]
+        assert expected_best(chosen, judged, many) == pytest.approx(mean(best))
+
+
+def test_a_curve_shows_the_budgets_that_there_are():
+    assert list(curve([1.0] * 12, [2.0] * 12)) == [1, 2, 5, 10]
+
+
+@pytest.mark.parametrize("trials", [0, 3])
+def test_more_trials_than_there_are_are_refused(trials):
+    with pytest.raises(ValueError, match="trials must lie in 1 to 2"):
+        expected_best([1.0, 2.0], [1.0, 2.0], trials)

@@ -1,0 +1,259 @@
+"""`redense.search`: what it finds, what it shares and spares, what it never does, and its
+mistakes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import redense
+from redense.recipes.schedule import read_plan
+from redense.search.gate import NotConvergedError
+
+ROOT = Path(__file__).parents[2]
+
+
+def toy(run, gain=4.0):
+    """A score that follows from the plan alone, with noise: best are random masks at 0.6."""
+    held = [phase for phase in run.plan if phase.sparsity]
+    written = [(phase.length, phase.sparsity, phase.lr, phase.mask) for phase in run.plan]
+    score = 70 + random.Random(f"{run.seed} {written}").gauss(0, 0.2)
+    if held:
+        score += gain - 6 * abs(held[0].sparsity - 0.6) - 3 * (held[0].mask != "random")
+    return {"valid": {"top1": score}, "test": lambda: {"top1": score - 1}}
+
+
+def two_layers(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 2))
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def train(run):
+    noise = torch.Generator().manual_seed(7)
+    points = torch.randn(60, 5, generator=noise)
+    labels = (points.prod(1) > 0).long()
+    model, optimizer = two_layers(run.seed)
+
+    def accuracy(part):
+        return float((model(points[part]).argmax(1) == labels[part]).float().mean())
+
+    for _ in run.epochs(model, optimizer):
+        optimizer.zero_grad()
+        F.cross_entropy(model(points[:40]), labels[:40]).backward()
+        optimizer.step()
+        run.log(top1=accuracy(slice(40, 50)))
+    return {
+        "valid": {"top1": accuracy(slice(40, 50))},
+        "test": lambda: {"top1": accuracy(slice(50, 60))},
+    }
+
+
+def search(function, out, **more):
+    given = {"dense": 2, "epochs": 4, "trials": 4, "seeds": 2, "confirm": 2, "anyway": True}
+    return redense.search(function, out=out, **(given | more))
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """One search of a real network, for the tests that only read it."""
+    folder = tmp_path_factory.mktemp("network") / "search"
+    return search(train, folder, trials=9)
+
+
+def runs_of(folder):
+    return sorted(file.parent.name for file in folder.glob("*--*/record.json"))
+
+
+def test_a_plan_that_helps_is_found_and_confirmed_on_fresh_seeds(tmp_path):
+    found = search(toy, tmp_path / "search", epochs=12, trials=16, confirm=6, seeds=3)
+    assert {phase.mask for phase in found.plan if phase.sparsity} == {"random"}
+    assert found.study.summary.verdicts["plan"].outcome == "helps"
+    assert found.verdict.startswith("Use the plan")
+    assert {record["seed"] for record in found.study.records} == set(range(6))
+    assert not any(phase.sparsity for phase in found.control)
+
+
+def test_where_no_plan_helps_the_control_is_advised(tmp_path):
+    def useless(run):
+        return toy(run, gain=-1.0)
+
+    found = search(useless, tmp_path / "search", epochs=12, trials=8, confirm=6)
+    assert found.study.summary.verdicts["plan"].outcome != "helps"
+    assert "Use the plan" not in found.verdict
+
+
+def test_trials_start_from_the_shared_phase_and_alike_runs_are_trained_once(network):
+    plans = [json.loads(file.read_text()) for file in network.folder.glob("trials/*/config.json")]
+    assert {config["plan"][0]["name"] for config in plans} == {"dense"}
+    assert {config["seed"] for config in plans} == {1000, 1001}
+    parent = json.loads((network.folder / "trials/dense--1000/record.json").read_text())
+    for file in network.folder.glob("trials/*--1000/record.json"):
+        record = json.loads(file.read_text())
+        first = [row["seconds"] for row in record["history"][:2]]
+        if "best epoch" not in str(record["method"]) and record["selection"]:
+            config = json.loads((file.parent / "config.json").read_text())
+            if config["select"] == "last":
+                assert first == [row["seconds"] for row in parent["history"]]
+    assert network.cost.trained < network.cost.in_full * 0.6
+
+
+def test_the_test_split_is_never_read_in_the_search_and_the_contrast_is_frozen_before(tmp_path):
+    def watched(run):
+        frozen = Path(run.folder).parents[1] / "frozen.json"
+
+        def test():
+            assert frozen.exists(), "the test split was read before the contrast was frozen"
+            assert run.seed < 1000, "the test split was read with a seed of the search"
+            return {"top1": float(len(run.plan))}
+
+        return {"valid": {"top1": float(len(run.plan))}, "test": test}
+
+    found = search(watched, tmp_path / "search")
+    assert not found.study.failed
+    frozen = json.loads((tmp_path / "search/frozen.json").read_text())
+    assert frozen["seeds"] == [0, 1]
+    assert frozen["metric"] == "top1"
+    assert frozen["plan"]["plan"] == found.plan.to_records()
+    assert frozen["alpha"] == 0.05
+    assert "commit" in frozen
+
+
+def test_the_same_call_reads_a_finished_search_and_another_is_refused(network):
+    before = runs_of(network.folder / "trials")
+
+    again = search(train, network.folder, trials=9)
+    assert runs_of(network.folder / "trials") == before
+    assert str(again) == str(network)
+    with pytest.raises(ValueError, match=r"other settings: trials was 9, now 10"):
+        search(train, network.folder, trials=10)
+
+
+def test_both_sides_get_as_many_trials_and_weight_decay_reaches_both(network):
+    sides = [one.side for one in network.tried]
+    assert sides.count("plan") == sides.count("control") == 9
+    for side in ("plan", "control"):
+        factors = {one.method.decays[-1] for one in network.tried if one.side == side}
+        assert len(factors) > 3
+        assert all(one.method.decays[0] == 1 for one in network.tried)
+    scored = {one.choices["scored"] for one in network.tried if one.side == "control"}
+    assert len(scored) > 1
+
+
+def test_the_plan_file_is_one_for_train(network):
+    assert read_plan(network.folder / "plan.toml") == network.plan
+    assert read_plan(network.folder / "control.toml") == network.control
+
+
+def test_layers_are_those_of_the_network(network):
+    held = {one.method.include for one in network.tried if one.side == "plan"}
+    assert held <= {(), ("2.weight", "4.weight")}
+
+
+def test_two_workers_search_as_one_does(tmp_path):
+    found = search(train, tmp_path / "search", jobs=2)
+    assert [one.side for one in found.tried].count("plan") == 4
+    assert not found.study.failed
+
+
+def test_a_trial_that_fails_or_diverges_is_a_bad_one_and_is_told(tmp_path):
+    def fails(run):
+        if any(phase.mask == "random" and phase.sparsity for phase in run.plan):
+            raise RuntimeError("out of memory")
+        if any(phase.mask == "global" and phase.sparsity for phase in run.plan):
+            return float("nan")
+        return toy(run)
+
+    found = search(fails, tmp_path / "search", trials=8)
+    failed = [one for one in found.tried if one.error]
+    assert any("out of memory" in one.error for one in failed)
+    assert {phase.mask for phase in found.plan if phase.sparsity} == {"magnitude"}
+    assert len(found.tried) == 16
+
+
+def test_a_training_that_is_not_converged_is_held_up(tmp_path):
+    def grows(run):
+        return float(len(run.plan)) + 0.1 * (run.seed % 2)
+
+    with pytest.raises(NotConvergedError, match=r"--dense 6"):
+        search(grows, tmp_path / "a", anyway=False)
+    assert search(grows, tmp_path / "a", anyway=True).plan
+
+
+def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import os, sys, time\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_search\n"
+        "from pathlib import Path\n"
+        "def slowly(run):\n"
+        "    with open(sys.argv[2], 'a') as log: log.write(f'{run.folder.name}\\n')\n"
+        "    time.sleep(float(sys.argv[3]))\n"
+        "    return test_search.toy(run)\n"
+        "found = test_search.search(slowly, sys.argv[1], epochs=8, trials=5)\n"
+        "print(len(found.tried))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    out, log = tmp_path / "search", tmp_path / "log"
+
+    def start(pause):
+        command = [sys.executable, str(script), str(out), str(log), pause]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    process = start("0.3")
+    deadline = time.monotonic() + 120
+    while len(runs_of(out / "trials")) < 7 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    finished = runs_of(out / "trials")
+    assert len(finished) >= 7
+    assert start("0").communicate(timeout=120)[0].split() == ["10"]
+    begun = log.read_text().split()
+    assert {name: begun.count(name) for name in finished} == dict.fromkeys(finished, 1)
+
+
+WRONG = {
+    "dense": ({"dense": -1}, "dense must be a whole number of at least 0"),
+    "epochs": ({"epochs": 1}, "epochs must be a whole number of at least 2"),
+    "trials": ({"trials": 0}, "trials must be a whole number of at least 1"),
+    "seeds": ({"seeds": 2.5}, "seeds must be a whole number of at least 1, got 2.5"),
+    "confirm": ({"confirm": 1}, "confirm must be a whole number of at least 2"),
+    "jobs": ({"jobs": 0}, "jobs must be a whole number of at least 1"),
+    "space": ({"space": {"sparsity": 0.5}}, "space must be a redense.Space"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_searched_is_refused_before_any_training(tmp_path, name):
+    wrong, message = WRONG[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        search(toy, tmp_path / "search", **wrong)
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_function_that_fails_from_the_start_is_named(tmp_path):
+    def broken(run):
+        raise RuntimeError("no data")
+
+    with pytest.raises(ValueError, match="nothing to search: RuntimeError: no data"):
+        search(broken, tmp_path / "search")
+    with pytest.raises(TypeError, match="one argument"):
+        search(lambda: 1.0, tmp_path / "search")
+
+
+def test_a_search_from_a_trained_network_scores_it_as_it_came(tmp_path):
+    found = search(train, tmp_path / "search", dense=0, trials=3)
+    came = json.loads((tmp_path / "search/trials/dense--1000/record.json").read_text())
+    assert came["plan"] == []
+    assert len(found.plan) == 4
