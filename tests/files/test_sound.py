@@ -210,7 +210,10 @@ BAD = {
     "missing: embedded null byte": lambda folder: folder / "a\0b.wav",
     "empty: the file has no byte": lambda folder: changed(folder / "a.wav", b""),
     "empty: 10 ms, shorter": lambda folder: write(folder / "a.flac", tone(0.01), "FLAC"),
-    "corrupt: ": lambda folder: changed(folder / "a.wav", b"this is no sound" * 100),
+    "corrupt: ": lambda folder: changed(folder / "a.wav", b"RIFF this is no sound" * 100),
+    "corrupt: Format not recognised.; ffmpeg converts m4a": (
+        lambda folder: changed(folder / "a.m4a", b"\0\0\0\x20ftypM4A " * 100)
+    ),
     "too long: 4.0 s of 3 s": lambda folder: write(folder / "a.flac", tone(4), "FLAC"),
     "unreadable: a folder": lambda folder: folder,
     "unreadable: Too many levels": lambda folder: linked(folder / "a.wav"),

@@ -33,6 +33,7 @@ _LOUDEST = 2.0**31
 _RATES = (100, 1_000_000)
 _BLOCK = 2**18  # frames read at once
 _UNKNOWN_SIZE = 0x7FFF_0000  # and more: what sox, arecord and ffmpeg promise into a pipe
+_UNKNOWN_KIND = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _UNKNOWN_LENGTH = 2**62  # and more: libsndfile's, of a FLAC from a pipe
 
 _KBPS = (
@@ -110,6 +111,8 @@ def read_sound(
         raise BadAudioError(path, f"unreadable: {error.strerror}") from error
     except soundfile.LibsndfileError as error:
         said = error.error_string.strip() or f"libsndfile's error {error.code}"
+        if error.code == _UNKNOWN_KIND:
+            said += "; ffmpeg converts m4a, webm and wma, which are not read, to wav"
         raise BadAudioError(path, f"corrupt: {said}") from error
     return Sound(samples, rate, sha256)
 

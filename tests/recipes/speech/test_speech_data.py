@@ -1,6 +1,7 @@
 """Speech data: every layout on tiny files, bad data by name, the cache, batches."""
 
 import json
+import os
 from itertools import chain
 from pathlib import Path
 
@@ -322,6 +323,15 @@ def test_features_are_computed_once_and_anew_when_a_file_changes(tmp_path, monke
     monkeypatch.undo()
     sound(tmp_path / "1.wav", 0.7, 9)
     assert len(open_sounds(utterances, (1.0,), 20.0, "").frames(1)) > len(first.frames(1))
+
+
+@pytest.mark.parametrize("name", ["index.json", "frames.f16"])
+def test_features_that_were_cut_off_on_disk_are_made_again(tmp_path, cache, name):
+    utterances = [Utterance(str(sound(tmp_path / f"{n}.wav", seed=n)), "a") for n in range(3)]
+    frames = np.array(open_sounds(utterances, (1.0,), 20.0, "").frames(2))
+    (file,) = cache.glob(f"features/*/{name}")
+    os.truncate(file, file.stat().st_size // 2)
+    assert np.array_equal(open_sounds(utterances, (1.0,), 20.0, "").frames(2), frames)
 
 
 def test_worker_processes_give_what_this_process_gives(tmp_path, monkeypatch):

@@ -89,6 +89,24 @@ def test_every_part_of_a_split_is_read_and_exact_names_come_first(tmp_path):
     assert said(tmp_path) == {"train": [("a.wav", "mine")], "valid": [], "test": []}
 
 
+@pytest.mark.parametrize(
+    ("listed", "lies"),
+    [("clips\\a.wav", "clips/a.wav"), ("ä.wav", "a\u0308.wav"), ("a\u0308.wav", "ä.wav")],
+)
+def test_a_recording_is_found_though_a_list_spells_its_name_otherwise(tmp_path, listed, lies):
+    write(tmp_path / lies, "")
+    write(tmp_path / "train.jsonl", json.dumps({"audio": listed, "text": "a"}))
+    assert read(tmp_path)["train"][0].audio == str(tmp_path / lies)
+
+
+def test_librispeech_that_was_converted_is_read(tmp_path):
+    chapter = tmp_path / "train-clean-100" / "19" / "198"
+    write(chapter / "19-198.trans.txt", "19-198-0000 HELLO\n19-198-0001 THERE\n")
+    write(chapter / "19-198-0000.wav", "")
+    names = [Path(utterance.audio).name for utterance in read(tmp_path)["train"]]
+    assert names == ["19-198-0000.wav", "19-198-0001.flac"]
+
+
 def test_ljspeech_is_read_with_its_numbers_in_words(tmp_path):
     rows = [f"LJ{n:03}|In 14{n:02}, “so”|In fourteen {n}, “so”" for n in range(60)]
     write(tmp_path / "metadata.csv", "\n".join([*rows, "LJ060|bare|"]))

@@ -59,3 +59,10 @@ def test_a_models_words_are_matched_however_their_apostrophes_are_typed(tmp_path
     heard[0, torch.arange(len(path)), symbols] = 0.9
     search = BeamSearch(ENGLISH, arpa(tmp_path, f"DON{sign}T", "WORLD"))
     assert search(Padded(heard.log(), torch.tensor([len(path)]))) == ["don't"]
+
+
+def test_a_model_whose_words_can_hardly_be_written_is_said_to_be(tmp_path, capsys):
+    BeamSearch(ENGLISH, arpa(tmp_path, "мир", "да", "o.k.", "hello"))
+    assert "3 of its 4 words cannot be written" in capsys.readouterr().err
+    BeamSearch(ENGLISH, arpa(tmp_path, "hello", "world", "да"))
+    assert not capsys.readouterr().err

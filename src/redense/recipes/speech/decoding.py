@@ -8,6 +8,7 @@ pyctcdecode, in Python, has had no release since 2023 and needs numpy < 2.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -145,6 +146,12 @@ def _spelled(path: Path, alphabet: str) -> dict[str, str]:
         raise ValueError(
             f"{path}: none of its {len(words)} words can be written with {alphabet!r}; "
             "give a model of the network's language"
+        )
+    if 2 * len(spellings) < len(words):
+        print(
+            f"{path}: {len(words) - len(spellings)} of its {len(words)} words cannot be written "
+            f"with {alphabet!r} and are never answered",
+            file=sys.stderr,
         )
     return spellings
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,13 +133,21 @@ def _utterance(row: Mapping[str, Any], folder: Path) -> tuple[Utterance, str | N
     split = row.get("split") or None
     if split is not None and not isinstance(split, str):
         raise TypeError(f"split must be a string, got {split!r}")
-    audio = folder / row[key]
+    audio = _place(folder, row[key])
     if key == "path" and not audio.is_file():  # Common Voice's; of 2019 without an ending
-        audio = folder / "clips" / (row[key] if audio.suffix else f"{row[key]}.mp3")
+        audio = _place(folder / "clips", row[key] if audio.suffix else f"{row[key]}.mp3")
     speaker = next((row[name] for name in _SPEAKER if row.get(name) is not None), None)
     who = None if speaker is None else str(speaker)
     duration, start = _known(row.get("duration")), _start(row.get("offset"))
     return Utterance(str(audio), text, duration, who, start), split
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where a list's recording lies, though its name has Windows' slashes or, from a Mac, its
+    letters in another Unicode form."""
+    plain = name.replace("\\", "/")
+    names = (name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+    return next((folder / one for one in names if (folder / one).is_file()), folder / name)
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -289,9 +298,9 @@ def _read_librispeech(folder: Path) -> Splits:
         for _, line in read_lines(file):
             name, _, text = line.partition(" ")
             if split is not None and name:
-                found[split].append(
-                    Utterance(str(file.parent / f"{name}.flac"), text, None, name.split("-")[0])
-                )
+                flac, wav = (file.parent / f"{name}.{ending}" for ending in ("flac", "wav"))
+                audio = wav if wav.is_file() and not flac.is_file() else flac
+                found[split].append(Utterance(str(audio), text, None, name.split("-")[0]))
     return found
 
 

@@ -64,25 +64,42 @@ def open_sounds(
     key = _key(utterances, speeds, longest)
     root = datasets.cache() / "features"
     folder = root / key
-    if not folder.exists():
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f".{key}.lock"):
-                if not folder.exists():
-                    _write(folder, utterances, speeds, longest, title)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"cannot keep features in {root}: {error.strerror}; set REDENSE_DATA to another "
-                "folder",
-            ) from error
-    index = json.loads((folder / "index.json").read_text("utf-8"))
-    file = folder / "frames.f16"
-    size = file.stat().st_size // (2 * features.BINS)
+    sounds = _kept(folder, len(utterances), len(speeds))
+    if sounds is not None:
+        return sounds
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{key}.lock"):
+            sounds = _kept(folder, len(utterances), len(speeds))  # by another process meanwhile
+            if sounds is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                _write(folder, utterances, speeds, longest, title)
+                sounds = _kept(folder, len(utterances), len(speeds))
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot keep features in {root}: {error.strerror}; set REDENSE_DATA to another folder",
+        ) from error
+    if sounds is None:
+        raise OSError(f"features in {folder} cannot be read back; set REDENSE_DATA to another disk")
+    return sounds
+
+
+def _kept(folder: Path, utterances: int, speeds: int) -> Sounds | None:
+    """What is kept in a folder; None where nothing is, or not all of it."""
+    try:
+        index = json.loads((folder / "index.json").read_text("utf-8"))
+        table = np.asarray(index["places"], dtype=np.int64).reshape(utterances, speeds, 2)
+        file = folder / "frames.f16"
+        size = file.stat().st_size // (2 * features.BINS)
+        columns = tuple(index["sha256"]), tuple(index["bad"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if size != table[..., 1].sum() or {len(column) for column in columns} != {utterances}:
+        return None
     shape = (size, features.BINS)
     rows = np.memmap(file, np.float16, "r", shape=shape) if size else np.zeros(shape, np.float16)
-    table = np.asarray(index["places"], dtype=np.int64).reshape(len(utterances), len(speeds), 2)
-    return Sounds(rows, table[..., 0], table[..., 1], tuple(index["sha256"]), tuple(index["bad"]))
+    return Sounds(rows, table[..., 0], table[..., 1], *columns)
 
 
 def _write(
