@@ -6,7 +6,7 @@ from types import ModuleType
 
 TYPE_CHECKING = False  # typing's own constant, without the time that its import takes
 if TYPE_CHECKING:
-    from .constraint import Constraint, sparse
+    from .constraint import Constraint, release, sparse
     from .masks import (
         build_masks,
         check_agreement,
@@ -36,6 +36,7 @@ __all__ = [
     "prove",
     "prunable",
     "random_mask",
+    "release",
     "search",
     "sparse",
     "spdf",
@@ -44,7 +45,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "constraint": ("Constraint", "sparse"),
+    "constraint": ("Constraint", "release", "sparse"),
     "masks": (
         "build_masks",
         "check_agreement",

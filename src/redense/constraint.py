@@ -12,7 +12,7 @@ import functools
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -160,24 +160,33 @@ class Constraint:
         )
 
     @property
+    def active(self) -> bool:
+        """Whether its hooks still stand: not after `release` or `detach`."""
+        return bool(self._handles)
+
+    @property
     def bypassed(self) -> bool:
         """Whether held weights moved though none of the optimizers has stepped: another one trains
         the model."""
         return not self._stepped and any(held.was_written() for held in self._held)
 
     def apply_to(self, average: nn.Module | Mapping[str, Tensor]) -> None:
-        """Zero the held weights in an average of the model too: an ``AveragedModel``, an EMA, or
-        tensors by parameter name.
+        """Zero the held weights in an average of the model, or of a part of it, too: an
+        ``AveragedModel``, an EMA, or tensors by parameter name.
 
         >>> held.apply_to(torch.optim.swa_utils.AveragedModel(model))
         """
         if isinstance(average, nn.Module):
             average = dict(average.named_parameters(remove_duplicate=False))
         copies = {plain_name(name): weight for name, weight in average.items()}
-        for name, mask in self.masks.items():
-            if plain_name(name) not in copies:
-                raise KeyError(f"the average has no parameter {name!r}; is it of this model?")
-            local = shard_of(copies[plain_name(name)])[0]
+        masks = {plain_name(name): mask for name, mask in self.masks.items()}
+        part = _part_in(masks, copies)
+        for name, mask in masks.items():
+            if not name.startswith(part):
+                continue
+            if (inside := name.removeprefix(part)) not in copies:
+                raise KeyError(f"the average has no parameter {inside!r}; is it of this model?")
+            local = shard_of(copies[inside])[0]
             zero_pruned_(local, shard_of(mask)[0].to(local.device))
 
     def release(self) -> None:
@@ -341,6 +350,17 @@ def _with_closure(args: Any, kwargs: Any, after: Callable[[], None]) -> Any:
     if "closure" in kwargs:
         return args, {**kwargs, "closure": closure}
     return (args[0], closure, *args[2:]), kwargs
+
+
+def _part_in(names: Iterable[str], copies: Container[str]) -> str:
+    """What to take off the names to have those of ``copies``: "net." if it is a copy of
+    ``model.net``, nothing if it is one of the whole model."""
+    for name in names:
+        steps = name.split(".")
+        for cut in range(len(steps)):
+            if ".".join(steps[cut:]) in copies:
+                return "".join(f"{step}." for step in steps[:cut])
+    return ""
 
 
 def plain_name(name: str) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .plan import Plan
-from .prunable import Patterns, patterns, prunable
+from .prunable import Patterns
 from .rates import Rates, follows
 from .scheduler import PhaseScheduler
 from .tensors.packing import unpack
+from .walk import Unit, Walk
 
 try:
     from transformers import TrainerCallback, TrainerState, TrainingArguments
@@ -51,6 +52,8 @@ class DSDCallback(TrainerCallback):
         plan: what to do when.
         unit: what the plan counts, ``epoch`` or ``step`` (optimizer steps).
         include, exclude: which weights may be held, passed to `redense.prunable`.
+        averages: models that average this one (timm's ``ModelEmaV3``, an ``AveragedModel``): what
+            is held is zeroed in them too.
 
     >>> args = TrainingArguments("out", num_train_epochs=len(plan), lr_scheduler_type="constant")
     >>> Trainer(model, args, train_dataset=data, callbacks=[DSDCallback(plan)]).train()
@@ -59,18 +62,16 @@ class DSDCallback(TrainerCallback):
     def __init__(
         self,
         plan: Plan,
-        unit: Literal["epoch", "step"] = "epoch",
+        unit: Unit = "epoch",
         *,
         include: Patterns | None = None,
         exclude: Patterns | None = None,
+        averages: Iterable[nn.Module] = (),
     ) -> None:
-        if unit not in ("epoch", "step"):
-            raise ValueError(f"unit must be 'epoch' or 'step', got {unit!r}")
         self.plan, self.unit = plan, unit
+        self._walk = Walk(plan, unit, include, exclude, averages)
         self.phases: PhaseScheduler | None = None
         """The scheduler, from the training's begin on; None with an empty plan."""
-        self._include = patterns("include", include)
-        self._exclude = patterns("exclude", exclude)
         self._epochs = 0
         self._follows_plan = False
         self._rates = Rates()
@@ -88,15 +89,11 @@ class DSDCallback(TrainerCallback):
         _claim("train", state)
         if not len(self.plan):
             return
-        limit = state.num_train_epochs if self.unit == "epoch" else state.max_steps
-        if limit < len(self.plan):
+        if self.unit == "epoch":
             remedy = f"num_train_epochs={len(self.plan)} without max_steps"
-            remedy = remedy if self.unit == "epoch" else f"max_steps={len(self.plan)}"
-            raise ValueError(
-                f"the plan has {len(self.plan)} {self.unit}s but the Trainer stops after {limit}, "
-                "in phase "
-                f"{self.plan.at(limit).name!r}; pass {remedy} or a shorter plan"
-            )
+            self._walk.check_length(state.num_train_epochs, remedy)
+        else:
+            self._walk.check_length(state.max_steps, f"max_steps={len(self.plan)}")
         self._follows_plan = follows(kwargs["lr_scheduler"], self.plan.lr_factor)
         if self._follows_plan and self.unit == "epoch":
             raise ValueError(
@@ -108,16 +105,12 @@ class DSDCallback(TrainerCallback):
         if self.phases is not None:  # an earlier train() that an exception ended
             self.phases.detach()
         model = kwargs["model"]
-        self.phases = PhaseScheduler(
-            model, kwargs["optimizer"], self.plan, include=self._include, exclude=self._exclude
-        )
+        self.phases = self._walk.open(model, kwargs["optimizer"])
         self._epochs = int(state.epoch)
         if state.global_step:
             self.phases.load_state_dict(_saved(args, state, model))
         weakref.finalize(state, self.phases.detach)  # the Trainer is gone, perhaps by an exception
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the scheduler has said them
-            _LOGGER.info(f"{prunable(model, self._include, self._exclude)}\n{self.plan}")
+        _LOGGER.info(self._walk.preview(model))
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
@@ -185,13 +178,8 @@ class DSDCallback(TrainerCallback):
         phases.close()
 
     def _seek(self, step: int) -> None:
-        if self.phases is None:
-            return
-        before = self.phases.phase
-        self.phases.seek(min(step, len(self.plan)))
-        phase = self.phases.phase
-        if phase is not before:
-            _LOGGER.info(f"{phase.name} from {self.unit} {step}: {phase.sparsity:.0%} held at 0")
+        if self.phases is not None and (news := self._walk.seek(self.phases, step)):
+            _LOGGER.info(news)
 
 
 _CLAIMS: list[tuple[str, weakref.ref[TrainerState]]] = []

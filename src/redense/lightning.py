@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from .masks import check_agreement
 from .plan import Plan
-from .prunable import Patterns, patterns, prunable
+from .prunable import Patterns
 from .rates import Rates, follows
 from .scheduler import PhaseScheduler
+from .walk import Unit, Walk
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.callbacks import StochasticWeightAveraging
     from lightning.pytorch.strategies import DDPStrategy
     from lightning.pytorch.utilities.rank_zero import rank_zero_info
 except ImportError as error:
@@ -38,6 +43,9 @@ class DSDCallback(Callback):
         unit: what the plan counts, ``epoch`` or ``step``: optimizer steps, with several optimizers
             the batches after which one of them has stepped.
         include, exclude: which weights may be held, passed to `redense.prunable`.
+        averages: models that average the module, or a part of it, beside those that other
+            callbacks keep (``WeightAveraging``, ``StochasticWeightAveraging``, an ``AveragedModel``
+            or timm's ``ModelEmaV3``): what is held is zeroed in them too.
 
     >>> trainer = Trainer(max_epochs=len(plan), callbacks=[DSDCallback(plan)])
     """
@@ -45,18 +53,16 @@ class DSDCallback(Callback):
     def __init__(
         self,
         plan: Plan,
-        unit: Literal["epoch", "step"] = "epoch",
+        unit: Unit = "epoch",
         *,
         include: Patterns | None = None,
         exclude: Patterns | None = None,
+        averages: Iterable[nn.Module] = (),
     ) -> None:
-        if unit not in ("epoch", "step"):
-            raise ValueError(f"unit must be 'epoch' or 'step', got {unit!r}")
         self.plan, self.unit = plan, unit
+        self._walk = Walk(plan, unit, include, exclude, averages)
         self.phases: PhaseScheduler | None = None
         """The scheduler, while training runs; None with an empty plan."""
-        self.include = patterns("include", include)
-        self.exclude = patterns("exclude", exclude)
         self._saved: dict[str, Any] | None = None
         self._rates = Rates()
         self._factor = 1.0
@@ -72,12 +78,8 @@ class DSDCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a trainer that would stop before the plan does."""
         limit = trainer.max_epochs if self.unit == "epoch" else trainer.max_steps
-        if limit is not None and 0 <= limit < len(self.plan) and not trainer.fast_dev_run:
-            raise ValueError(
-                f"the plan has {len(self.plan)} {self.unit}s but the Trainer stops after {limit}, "
-                f"in phase {self.plan.at(limit).name!r}; pass max_{self.unit}s={len(self.plan)} "
-                "or a shorter plan"
-            )
+        if limit is not None and limit >= 0 and not trainer.fast_dev_run:
+            self._walk.check_length(limit, f"max_{self.unit}s={len(self.plan)}")
         for config in trainer.lr_scheduler_configs:
             if follows(config.scheduler, self.plan.lr_factor) and config.interval != self.unit:
                 raise ValueError(
@@ -93,19 +95,15 @@ class DSDCallback(Callback):
         done = self._done(trainer)
         saved = self._saved or self._state_without_masks(done)
         self._saved = None
-        self.phases = PhaseScheduler(
-            pl_module, trainer.optimizers, self.plan, include=self.include, exclude=self.exclude
-        )
+        self.phases = self._walk.open(pl_module, trainer.optimizers)
         if saved is not None:
             self.phases.load_state_dict(saved)
             self._steps = saved.get("steps", saved["position"])
         self._stepped = trainer.global_step
         self._in_step = False
         self._hook_rates(trainer)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the scheduler has said them
-            held = prunable(pl_module, self.include, self.exclude)
-        rank_zero_info(f"DSDCallback\n{held}\n{self.plan}")
+        self._hold_averages(trainer)
+        rank_zero_info(f"DSDCallback\n{self._walk.preview(pl_module)}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Enter the epoch's phase, and show its rate to loggers."""
@@ -179,14 +177,20 @@ class DSDCallback(Callback):
 
     def _seek(self, trainer: Trainer, step: int) -> None:
         assert self.phases is not None
-        before, name = self.phases.held, self.phases.phase.name
-        self.phases.seek(min(step, len(self.plan)))
+        before = self.phases.held
+        news = self._walk.seek(self.phases, step)
         held = self.phases.held
-        if held is not None and held is not before and isinstance(trainer.strategy, DDPStrategy):
-            check_agreement(held.masks)
-        if self.phases.phase.name != name:
-            phase = self.phases.phase
-            rank_zero_info(f"{phase.name} from {self.unit} {step}: {phase.sparsity:.0%} held at 0")
+        if held is not None and held is not before:
+            self._hold_averages(trainer)
+            if isinstance(trainer.strategy, DDPStrategy):
+                check_agreement(held.masks)
+        if news:
+            rank_zero_info(news)
+
+    def _hold_averages(self, trainer: Trainer) -> None:
+        if self.phases is not None and self.phases.held is not None:
+            for average in _averages_in(trainer):
+                self.phases.held.apply_to(average)
 
     def _state_without_masks(self, done: int) -> dict[str, Any] | None:
         """A training that goes on without this callback's state: the plan opens where the Trainer
@@ -242,3 +246,18 @@ class DSDCallback(Callback):
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._in_step = False
         self._rates.restore()
+
+
+def _averages_in(trainer: Trainer) -> Iterator[nn.Module]:
+    """The averages of the module that other callbacks keep; Lightning has no public name for
+    them."""
+    for callback in trainer.callbacks:
+        for kept in vars(callback).values():
+            if isinstance(kept, nn.Module) and _is_average(kept, callback):
+                yield kept
+
+
+def _is_average(kept: nn.Module, callback: Callback) -> bool:
+    if isinstance(kept, AveragedModel) or isinstance(callback, StochasticWeightAveraging):
+        return True
+    return any(kind.__name__ in ("ModelEmaV2", "ModelEmaV3") for kind in type(kept).__mro__)

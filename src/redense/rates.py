@@ -6,8 +6,11 @@ again, so that schedules which compute a rate from the last one do not see the f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
+
+from .plan import Plan
 
 Groups = Iterable[dict[str, Any]]
 
@@ -29,6 +32,8 @@ class Rates:
         that was written in between is a new rate of the training's own."""
         for group in groups:
             rate = group["lr"]
+            if rate is None:  # Adafactor computes its own
+                continue
             for known, scheduled, used in self._set:
                 if known is group and rate is used:
                     rate = scheduled
@@ -50,3 +55,16 @@ def follows(schedule: Any, factor: Any) -> bool:
     return factor in getattr(schedule, "lr_lambdas", []) or any(
         follows(part, factor) for part in parts
     )
+
+
+def warn_of_own_rates(plan: Plan, groups: Groups) -> None:
+    """Say so where an optimizer computes its rates by itself, as Adafactor does with relative
+    steps: a plan's factors do nothing there."""
+    if all(phase.lr == 1 and phase.decay == "constant" for phase in plan):
+        return
+    if any(group["lr"] is None or group.get("relative_step") for group in groups):
+        warnings.warn(
+            "the optimizer computes its own rates (lr=None or relative_step=True), so the plan's "
+            "factors of the rate do nothing; pass lr=1e-3 and relative_step=False if they shall",
+            stacklevel=3,
+        )

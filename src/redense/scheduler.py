@@ -3,10 +3,13 @@ the phase ends."""
 
 from __future__ import annotations
 
+import io
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .constraint import Constraint, plain_name
@@ -25,6 +28,8 @@ class PhaseScheduler:
         model, optimizer: as for `redense.sparse`; rates stay with the caller (``LambdaLR(optimizer,
             plan.lr_factor)``). plan: its unit, epochs or optimizer steps, is whatever the caller
             counts with `step`. include, exclude: passed to `redense.prunable`.
+        averages: models that average this one (``AveragedModel``, timm's ``ModelEmaV3``): what is
+            held is zeroed in them too, since old values would linger there.
 
     >>> phases = PhaseScheduler(model, optimizer, plan)
     >>> for epoch in range(len(plan)):
@@ -40,6 +45,7 @@ class PhaseScheduler:
         *,
         include: Patterns | None = None,
         exclude: Patterns | None = None,
+        averages: Iterable[nn.Module] = (),
     ) -> None:
         if not isinstance(plan, Plan):
             raise TypeError(
@@ -59,11 +65,10 @@ class PhaseScheduler:
         self._trainers = optimizers_of(self._weights, optimizers_in(optimizer))
         for phase in plan:  # what cannot be held is an error now, not after the dense phase
             check_choosable(self._weights if phase.sparsity else {}, phase.mask)
-        self._overwritten: list[tuple[Tensor, Tensor, Tensor, int]] = []
-        self._witness = next(iter(self._weights.values()))
-        self._born: int | None = None
+        self._averages = tuple(averages)
+        self._beginning: _Beginning | None = _Beginning(next(iter(self._weights.values())))
         self._enter()
-        self._born = self._witness._version
+        self._beginning.end()
 
     @property
     def phase(self) -> Phase:
@@ -94,8 +99,8 @@ class PhaseScheduler:
             raise ValueError(
                 f"step must lie in 0 to {len(self.plan)}, the plan's length, got {step}"
             )
-        self._born = None
         if step == self.position:
+            self._beginning = None
             return
         if self.held is not None and self.held.bypassed:
             raise RuntimeError(
@@ -105,7 +110,7 @@ class PhaseScheduler:
             )
         before, finished = self.phase, self.finished
         self.position = step
-        self._overwritten = []
+        self._beginning = None
         if self.phase is not before or self.finished != finished:
             self._leave()
             self._enter()
@@ -116,13 +121,13 @@ class PhaseScheduler:
         self._leave()
         if not self.finished:
             warnings.warn(self._unfinished(), stacklevel=2)
-        self._born = None
+        self._beginning = None
 
     def detach(self) -> None:
         """Remove the hooks and nothing else: what a run does that stops here, to go on from its
         checkpoint."""
         self._leave(release=False)
-        self._born = None
+        self._beginning = None
 
     def state_dict(self) -> dict[str, Any]:
         """Where the plan stands and what is held, one bit a weight; safe for
@@ -157,7 +162,8 @@ class PhaseScheduler:
                 f"the state stands at step {position}, in phase {self.plan.at(position).name!r}, "
                 "but holds no masks: it was saved after closing, or read by one that fills "
                 "an existing state (torch.distributed.checkpoint), for which masks have no place; "
-                "save state_dict() before closing, with torch.save"
+                "save state_dict() before closing, with torch.save, or "
+                "phases.stateful() with torch.distributed.checkpoint"
             )
         packed = self._named_as_here(packed)
         for name, bits in packed.items():
@@ -172,17 +178,20 @@ class PhaseScheduler:
                     f"the state's mask of {name!r} does not fit its shape {shape}; same model?"
                 )
         self._leave(release=False)
-        for tensor, pruned, values, version in self._overwritten:
-            if (
-                tensor._version == version
-            ):  # not loaded since, so it was before this scheduler was built
-                tensor[pruned] = values
-        self._overwritten = []
+        if self._beginning is not None:
+            self._beginning.give_back()
+            self._beginning = None
         self.position = position
         if packed:
-            masks = {name: unpack(bits, self._weights[name]) for name, bits in packed.items()}
-            self.held = Constraint(self._model, self._optimizer, masks)
-        self._born = None
+            self._hold({name: unpack(bits, self._weights[name]) for name, bits in packed.items()})
+
+    def stateful(self) -> _WholeState:
+        """This scheduler for ``torch.distributed.checkpoint``, which fills the entries of an
+        existing state and so would lose masks: its state as one entry.
+
+        >>> dcp.load({"model": model, "phases": phases.stateful()}, checkpoint_id=folder)
+        """
+        return _WholeState(self)
 
     def _named_as_here(self, packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Masks by this model's names, whatever wrappers (``torch.compile``, DDP) were around it
@@ -192,18 +201,20 @@ class PhaseScheduler:
 
     def _enter(self) -> None:
         if self.phase.sparsity and not self.finished:
-            self._look_anew()
+            if self._beginning is None:
+                self._look_anew()
             masks = build_masks(self._weights, self.phase.sparsity, self.phase.mask)
-            values = self._values_under(masks) if self.position == 0 else []
-            self.held = Constraint(self._model, self._optimizer, masks)
-            self._overwritten = [
-                (tensor, pruned, kept, tensor._version) for tensor, pruned, kept in values
-            ]
+            if self._beginning is not None:
+                self._beginning.remember(self._values_under(masks))
+            self._hold(masks)
+
+    def _hold(self, masks: Mapping[str, Tensor]) -> None:
+        self.held = Constraint(self._model, self._optimizer, masks)
+        for average in self._averages:
+            self.held.apply_to(average)
 
     def _look_anew(self) -> None:
         """The weights as they are now: layers may have been replaced, added, frozen or tied."""
-        if self._born is None and not self.position:
-            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the scheduler was built
             self._weights = prunable(self._model, self._include, self._exclude)
@@ -211,16 +222,22 @@ class PhaseScheduler:
 
     def _values_under(self, masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """What holding ``masks`` will overwrite, weights and moments: (tensor, where, values)."""
-        found = []
+        overwritten = []
         for name, mask in masks.items():
             weight, pruned = self._weights[name], ~shard_of(mask)[0]
-            for tensor in (
-                weight,
-                *(moment for opt in self._trainers[name] for moment in moments(opt, weight)),
-            ):
-                local = shard_of(tensor)[0]
-                found.append((local, pruned, local[pruned]))
-        return found
+            tensors: list[Tensor] = [weight]
+            for opt in self._trainers[name]:
+                tensors += moments(opt, weight)
+            for average in self._averages:
+                tensors += [
+                    copied
+                    for other, copied in average.named_parameters(remove_duplicate=False)
+                    if plain_name(other) == plain_name(name)
+                ]
+            for tensor in tensors:
+                local = shard_of(tensor)[0].detach()
+                overwritten.append((local, pruned, local[pruned]))
+        return overwritten
 
     def _leave(self, release: bool = True) -> None:
         if self.held is not None:
@@ -239,8 +256,67 @@ class PhaseScheduler:
         )
 
     def __del__(self) -> None:
-        # neither stepped nor sought, though the weights have moved: the caller forgot, nothing of
-        # the plan happened
-        born = getattr(self, "_born", None)
-        if born is not None and self._witness._version != born:
+        beginning: _Beginning | None = getattr(self, "_beginning", None)
+        held: Constraint | None = getattr(self, "held", None)
+        if beginning is not None and beginning.is_over():
             warnings.warn(self._unfinished(), stacklevel=1)
+        elif held is not None and held.active and _is_shared(self._model):
+            warnings.warn(
+                f"PhaseScheduler is gone in phase {self.phase.name!r} and its weights stay held at "
+                "zero: call close() when a training ends early, or redense.release(model)",
+                stacklevel=1,
+            )
+
+
+def _is_shared(model: nn.Module) -> bool:
+    """Whether anybody but a scheduler has the model, who could go on with it."""
+    ours = 3  # the scheduler's, the argument's, and getrefcount's own
+    return not sys.is_finalizing() and sys.getrefcount(model) > ours
+
+
+class _Beginning:
+    """A scheduler's first moment, until it is stepped, sought or loaded.
+
+    Two things are told from it: what the first phase overwrote, when a state is loaded behind the
+    model's; and that the weights have moved without any `step`, when the scheduler goes.
+    """
+
+    def __init__(self, witness: Tensor) -> None:
+        self._witness, self._version = witness, witness._version
+        self._overwritten: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._versions: list[int] = []
+
+    def remember(self, overwritten: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """What the first phase will overwrite: (tensor, where, values)."""
+        self._overwritten = overwritten
+
+    def end(self) -> None:
+        """The scheduler is built: what is written from now on is the caller's."""
+        self._version = self._witness._version
+        self._versions = [tensor._version for tensor, _, _ in self._overwritten]
+
+    def give_back(self) -> None:
+        """Put back what was not loaded since, so was loaded before the scheduler was built."""
+        for (tensor, where, values), version in zip(self._overwritten, self._versions, strict=True):
+            if tensor._version == version:
+                tensor[where] = values
+
+    def is_over(self) -> bool:
+        """Whether the weights have moved since."""
+        return self._witness._version != self._version
+
+
+class _WholeState:
+    """A scheduler's state as one entry, `PhaseScheduler.stateful`."""
+
+    def __init__(self, phases: PhaseScheduler) -> None:
+        self._phases = phases
+
+    def state_dict(self) -> dict[str, bytes]:
+        whole = io.BytesIO()
+        torch.save(self._phases.state_dict(), whole)
+        return {"phases": whole.getvalue()}
+
+    def load_state_dict(self, state: Mapping[str, bytes]) -> None:
+        whole = io.BytesIO(state["phases"])
+        self._phases.load_state_dict(torch.load(whole, weights_only=True))

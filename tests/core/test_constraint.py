@@ -10,7 +10,6 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import redense
-from redense.constraint import release
 
 KINDS = {
     "SGD": lambda weights: torch.optim.SGD(weights, lr=1e-2, momentum=0.9),
@@ -322,7 +321,7 @@ def test_weights_that_another_optimizer_moves_are_an_error_at_the_phase_s_end():
     train(model, KINDS["AdamW"](model.parameters()))  # made anew, as many scripts do per phase
     with pytest.raises(RuntimeError, match=r"'sparse' held nothing: .* never stepped"):
         phases.step()
-    release(model)
+    redense.release(model)
 
 
 # copies
@@ -374,7 +373,7 @@ def test_a_model_is_freed_without_the_constraint_that_holds_it():
         model, optimizer, redense.build_masks(redense.prunable(model), 0.5)
     )  # nobody keeps it
     train(model, optimizer)
-    release(model)
+    redense.release(model)
     assert_free(model)
     assert (model[0].weight == 0).float().mean() == 0.5
     train(model, optimizer)
@@ -384,7 +383,7 @@ def test_a_model_is_freed_without_the_constraint_that_holds_it():
 def test_freeing_a_model_that_nothing_holds_does_nothing():
     model, _ = build()
     before = copy.deepcopy(model.state_dict())
-    release(model)
+    redense.release(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

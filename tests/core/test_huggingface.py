@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -16,6 +17,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.optimization import Adafactor, AdafactorSchedule
 
 import redense
 from redense import Phase, Plan, dsd
@@ -527,3 +529,48 @@ def test_an_empty_plan_does_nothing(tmp_path):
     plain = trainer(tmp_path, [])
     plain.train()
     assert_same(ours, plain.model.state_dict())
+
+
+def test_an_average_given_to_the_callback_is_held_with_the_model(tmp_path):
+    model = Plain()
+    average = AveragedModel(model)
+    zeros = []
+
+    class Averaging(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            average.update_parameters(model)
+            zeros.append(int((average.module.layers[2].weight == 0).sum()) == 8)
+
+    trainer(tmp_path, [Averaging(), DSDCallback(PLAN, averages=[average])], model).train()
+    assert zeros == [False] * 6 + [True] * 6 + [False] * 6
+
+
+def test_an_optimizer_that_computes_its_own_rates_trains_and_the_plan_says_so(tmp_path):
+    model = Plain()
+    optimizer = Adafactor(model.parameters(), relative_step=True, lr=None)
+    run = trainer(
+        tmp_path, [DSDCallback(PLAN)], model, optimizers=(optimizer, AdafactorSchedule(optimizer))
+    )
+    with pytest.warns(UserWarning, match=r"plan's factors of the rate do nothing.*relative_step"):
+        run.train()
+
+
+def test_every_trial_of_a_hyperparameter_search_walks_the_plan(tmp_path):
+    diary = Diary()
+    arguments = trainer(tmp_path, [], save_strategy="epoch").args
+    run = Trainer(
+        args=arguments,
+        model_init=lambda trial: tiny_bert(),
+        train_dataset=data(),
+        eval_dataset=data(),
+        callbacks=[DSDCallback(PLAN), diary],
+    )
+    best = run.hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2)},
+        n_trials=2,
+        backend="optuna",
+    )
+    assert best.run_id
+    assert [zero == 0.5 for zero in diary.zeros] == ([False] * 6 + [True] * 6 + [False] * 6) * 2
+    folders = {path.parts[-3] for path in tmp_path.glob("*/*/redense.pt")}
+    assert folders == {"run-0", "run-1"}

@@ -1,12 +1,26 @@
 """The Lightning adapter: phases, rates, checkpoints through Lightning's own files."""
 
+import sys
+
 import pytest
 import torch
+from jsonargparse import set_parsing_settings
+from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from timm.utils import ModelEmaV3
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
+from transformers.optimization import Adafactor
 
 import redense
 from redense.lightning import DSDCallback
@@ -365,3 +379,132 @@ def test_an_empty_plan_does_nothing(tmp_path):
     ours, plain = fit(tmp_path, [DSDCallback(redense.Plan(()))]), fit(tmp_path, [])
     for name, weight in plain.state_dict().items():
         assert torch.equal(weight, ours.state_dict()[name]), name
+
+
+# Averages, own rates, configuration files
+
+
+class OwnAverage(Callback):
+    """An average that a user keeps in a callback, of a part of the module."""
+
+    def __init__(self, build):
+        self.build, self.average = build, None
+
+    def setup(self, trainer, pl_module, stage):
+        self.average = self.build(pl_module.net)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if isinstance(self.average, AveragedModel):
+            self.average.update_parameters(pl_module.net)
+        else:
+            self.average.update(pl_module.net)
+
+    def weights(self):
+        return self.average.module
+
+
+class Exposed:
+    """The average that a callback of Lightning's keeps."""
+
+    def weights(self):
+        model = self._average_model
+        return (model.module if isinstance(model, AveragedModel) else model).net
+
+
+class TheirAverage(Exposed, WeightAveraging):
+    pass
+
+
+class TheirSWA(Exposed, StochasticWeightAveraging):
+    pass
+
+
+AVERAGES = {
+    "AveragedModel": lambda: OwnAverage(AveragedModel),
+    "ModelEmaV3": lambda: OwnAverage(ModelEmaV3),
+    "WeightAveraging": TheirAverage,
+    "SWA": lambda: TheirSWA(swa_lrs=0.01, swa_epoch_start=1),
+}
+
+
+class Halves(Callback):
+    """Whether half of the first layer is zero in the average, after every batch."""
+
+    def __init__(self, keeper):
+        self.keeper, self.seen = keeper, []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(int((self.keeper.weights()[0].weight == 0).sum()) == 24)
+
+
+@pytest.mark.parametrize("kind", AVERAGES)
+def test_averages_of_other_callbacks_are_held_with_the_module(tmp_path, kind):
+    keeper = AVERAGES[kind]()
+    halves = Halves(keeper)
+    fit(tmp_path, [keeper, halves, DSDCallback(PLAN)])
+    lag = 4 if kind == "SWA" else 0  # it takes an epoch's weights when the next one begins
+    assert halves.seen == [False] * 8 + [True] * (8 + lag) + [False] * (8 - lag)
+
+
+def test_an_average_taken_over_at_the_end_of_a_plan_that_ends_sparse_keeps_its_zeros(tmp_path):
+    plan = redense.Plan((redense.Phase("dense", 3), redense.Phase("sparse", 3, 0.5)))
+    module = fit(tmp_path, [DSDCallback(plan), WeightAveraging()])
+    assert (module.net[0].weight == 0).sum() == 24
+
+
+def test_an_optimizer_that_computes_its_own_rates_trains_and_the_plan_says_so(tmp_path):
+    class Relative(Net):
+        def configure_optimizers(self):
+            return Adafactor(self.parameters(), relative_step=True, lr=None)
+
+    with pytest.warns(UserWarning, match=r"plan's factors of the rate do nothing.*relative_step"):
+        fit(tmp_path, [DSDCallback(PLAN)], Relative())
+
+
+def test_what_is_no_plan_is_refused_when_the_callback_is_built():
+    with pytest.raises(TypeError, match=r"plan must be a redense\.Plan, got int"):
+        DSDCallback(30)
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "{class_path: redense.dsd, init_args: {dense: 2, sparse: 2, redense: 2, sparsity: 0.5}}",
+        "{phases: [{name: dense, length: 2}, {name: sparse, length: 2, sparsity: 0.5}, "
+        "{name: redense, length: 2, lr: 0.1}]}",
+    ],
+    ids=["dsd", "phases"],
+)
+def test_a_configuration_file_of_lightning_s_command_line_names_the_plan(
+    tmp_path, monkeypatch, plan
+):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"trainer:\n  callbacks:\n    - class_path: redense.lightning.DSDCallback\n"
+        f"      init_args:\n        plan: {plan}\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    set_parsing_settings(subclasses_enabled=[redense.Plan])  # else a plan is written in phases
+    command = LightningCLI(
+        Net, args=["--config", str(config)], run=False, seed_everything_default=False
+    )
+    callback = next(c for c in command.trainer.callbacks if isinstance(c, DSDCallback))
+    assert callback.plan == PLAN
+
+
+def test_a_loop_in_fabric_walks_the_plan_through_its_wrappers():
+    fabric = Fabric(accelerator="cpu", devices=1)
+    module = Net()
+    model, optimizer = fabric.setup(module.net, torch.optim.AdamW(module.parameters(), lr=0.01))
+    phases = redense.PhaseScheduler(model, optimizer, PLAN)
+    batches = fabric.setup_dataloaders(data())
+    zeros = []
+    for _ in range(len(PLAN)):
+        for x, y in batches:
+            optimizer.zero_grad()
+            fabric.backward(nn.functional.cross_entropy(model(x), y))
+            optimizer.step()
+            zeros.append(int((module.net[0].weight == 0).sum()))
+        phases.step()
+    assert [zero == 24 for zero in zeros] == [False] * 8 + [True] * 8 + [False] * 8

@@ -9,12 +9,15 @@ import functools
 import gc
 import io
 import itertools
+import warnings
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 import redense
 from redense import Phase, PhaseScheduler, Plan, dsd
@@ -533,9 +536,79 @@ def test_a_forgotten_step_warns_and_names_the_phases_that_never_ran():
 )
 def test_a_scheduler_that_forgot_nothing_goes_without_a_warning(end):
     model, optimizer = build()
-    phases = PhaseScheduler(model, optimizer, dsd(1, 2, 2))
+    phases = PhaseScheduler(model, optimizer, dsd(2, 2, 2))
     end(phases, model, optimizer)
     del phases
+
+
+def test_a_scheduler_dropped_in_a_sparse_phase_warns_and_names_the_remedy():
+    model, optimizer, phases = sparse_phase()
+    with pytest.warns(UserWarning, match=r"gone in phase 'sparse'.*redense\.release\(model\)"):
+        del phases
+    redense.release(model)
+    assert_no_hooks(model, optimizer)
+
+
+def test_a_scheduler_dropped_together_with_its_model_goes_without_a_warning():
+    model, optimizer, phases = sparse_phase()
+    del model, optimizer
+    del phases
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_averages_are_held_where_the_model_is_and_free_again_with_it(start):
+    model, optimizer = build()
+    average = AveragedModel(model)
+    phases = PhaseScheduler(model, optimizer, dsd(start, 2, 1, 0.5), averages=[average])
+    for step in range(start):
+        train(model, optimizer, step)
+        average.update_parameters(model)
+        phases.step()
+    for step in range(2):
+        train(model, optimizer, step)
+        average.update_parameters(model)
+        for name, mask in phases.held.masks.items():
+            assert not average.module.get_parameter(name)[~mask].any()
+            assert average.module.get_parameter(name)[mask].any()
+        phases.step()
+    train(model, optimizer, 3)
+    average.update_parameters(model)
+    assert (average.module.mix.weight != 0).all()
+
+
+def test_an_average_loaded_before_the_scheduler_gets_back_what_the_first_phase_zeroed():
+    model, optimizer = build()
+    average = AveragedModel(model)
+    phases = PhaseScheduler(model, optimizer, dsd(0, 1, 1, 0.5), averages=[average])
+    train(model, optimizer, 0)
+    phases.step()
+    train(model, optimizer, 1)
+    average.update_parameters(model)
+    saved = copy.deepcopy((model.state_dict(), average.state_dict(), phases.state_dict()))
+    twin, twin_optimizer = build()
+    twin_average = AveragedModel(twin)
+    twin.load_state_dict(saved[0])
+    twin_average.load_state_dict(saved[1])
+    PhaseScheduler(twin, twin_optimizer, phases.plan, averages=[twin_average]).load_state_dict(
+        saved[2]
+    )
+    for name, value in twin_average.state_dict().items():
+        assert torch.equal(value, saved[1][name]), name
+
+
+def test_a_distributed_checkpoint_loads_the_scheduler_inside_a_sparse_phase(tmp_path):
+    original, _, phases = sparse_phase()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one process: nothing is distributed
+        dcp.save({"phases": phases.stateful()}, checkpoint_id=tmp_path)
+        twin, twin_optimizer = build()
+        fresh = PhaseScheduler(twin, twin_optimizer, phases.plan)
+        dcp.load({"phases": fresh.stateful()}, checkpoint_id=tmp_path)
+    assert fresh.position == phases.position
+    for name, mask in phases.held.masks.items():
+        assert torch.equal(fresh.held.masks[name], mask)
+        assert not original.get_parameter(name)[~mask].any()
+        assert not twin.get_parameter(name)[~mask].any()
 
 
 def test_closing_early_releases_and_warns_which_phases_did_not_run():
@@ -590,10 +663,9 @@ def test_a_weight_that_no_optimizer_trains_is_refused_before_the_first_phase(den
         PhaseScheduler(model, some, dsd(dense, 1, 1))
     gc.collect()
     assert_no_hooks(model, some)
-    assert (
-        list(PhaseScheduler(model, some, dsd(0, 1, 1), exclude="conv.weight").held.masks)
-        == HELD[1:]
-    )
+    phases = PhaseScheduler(model, some, dsd(0, 1, 1), exclude="conv.weight")
+    assert list(phases.held.masks) == HELD[1:]
+    phases.detach()
 
 
 @pytest.mark.parametrize("dense", [0, 30])
