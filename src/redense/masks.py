@@ -1,7 +1,8 @@
 """Which weights of a tensor are kept: pure functions from weights and a sparsity to bool masks,
 True = kept.
 
-Every mask has exactly ``round(sparsity * n)`` False elements. Among equal magnitudes the lower
+Every mask has exactly ``round(sparsity * n)`` False elements; of the stacked matrices of fused
+experts each has, since every one is a layer of its own. Among equal magnitudes the lower
 index is pruned first, as a stable sort would have it. Sharded tensors (FSDP2) give masks sharded
 alike; only counts cross the network.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from .plan import check_sparsity
+from .prunable import Prunable
 from .tensors.keys import GOLDEN, magnitude_keys, random_keys, scramble
 from .tensors.packing import pack_bits
 from .tensors.selection import keep_largest
@@ -77,10 +80,16 @@ def global_magnitude_masks(weights: Mapping[str, Tensor], sparsity: float) -> di
 
 
 def layerwise(function: MaskFunction) -> Criterion:
-    """The criterion that asks ``function(weight, sparsity) -> mask`` about each tensor alone."""
+    """The criterion that asks ``function(weight, sparsity) -> mask`` about each tensor alone, and
+    about each matrix of a stack."""
 
     def choose(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-        return {name: _named(name, function, weight, sparsity) for name, weight in weights.items()}
+        stacks = weights.stacks if isinstance(weights, Prunable) else frozenset()
+        masks = {}
+        for name, weight in weights.items():
+            chooser = partial(_stacked, function) if name in stacks else function
+            masks[name] = _named(name, chooser, weight, sparsity)
+        return masks
 
     return choose
 
@@ -130,6 +139,15 @@ def check_choosable(weights: Mapping[str, Tensor], mask: str | MaskFunction) -> 
         raise type(error)(f"{first}{others}: {error}; pass exclude={list(refused)}") from error
     if mask == "global":
         _check_one_type(weights)
+
+
+def _stacked(function: MaskFunction, weight: Tensor, sparsity: float) -> Tensor:
+    """(experts, rows, columns): one mask per matrix. A rank has whole matrices, since shards are of
+    the first dimension."""
+    matrices = shard_of(weight)[0]
+    masks = [function(matrix, sparsity) for matrix in matrices]
+    kept = torch.stack(masks) if masks else torch.ones_like(matrices, dtype=torch.bool)
+    return lay_out(kept.flatten(), weight)
 
 
 def _criterion(mask: str | MaskFunction) -> Criterion:

@@ -13,6 +13,7 @@ for good.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -41,11 +42,16 @@ ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(
 tested for it."""
 
 
+_FEW_BITS = re.compile(r"(4|8)_?bit|fp8", re.IGNORECASE)
+
+
 def optimizers_in(optimizer: Optimizers) -> list[Optimizer]:
     """The torch optimizers whose steps can be watched: of a list, of wrappers without hooks
     (Accelerate, Opacus) the one inside, of two-step optimizers (SAM) the outer and the inner."""
     watched = []
     for given in _several(optimizer):
+        for one in _inside(given):
+            _check_state_is_readable(one)
         inside = [one for one in _inside(given) if _has_hooks(one)]
         if not inside:
             raise TypeError(
@@ -56,6 +62,17 @@ def optimizers_in(optimizer: Optimizers) -> list[Optimizer]:
     if not watched:
         raise ValueError("optimizer must be one or more torch optimizers, got an empty list")
     return watched
+
+
+def _check_state_is_readable(optimizer: Any) -> None:
+    """Refuse states of 8 bits and less (bitsandbytes, torchao): moments in a code of their own."""
+    settings = getattr(optimizer, "__dict__", {}).get("args")  # where bitsandbytes keeps optim_bits
+    names = [kind.__name__ for kind in type(optimizer).__mro__]
+    if getattr(settings, "optim_bits", 32) < 32 or any(map(_FEW_BITS.search, names)):
+        raise NotImplementedError(
+            f"{type(optimizer).__name__} keeps its state in 8 bits or fewer, where the momentum of "
+            "held weights cannot be zeroed; use its 32-bit form, AdamW say"
+        )
 
 
 def wrappers_in(optimizer: Optimizers) -> list[Any]:

@@ -31,10 +31,18 @@ _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")
 class Prunable(dict[str, nn.Parameter]):
     """The weights that may be held, by name; printed, a table that says what is not and why."""
 
-    def __init__(self, model: nn.Module, chosen: dict[str, nn.Parameter], rows: list[Row]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        chosen: dict[str, nn.Parameter],
+        rows: list[Row],
+        stacks: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(chosen)
         self.rows = rows
         """Every tensor of the model, in its order."""
+        self.stacks = stacks
+        """Names of tensors that are several matrices, one per expert, each with its own mask."""
         self._title = type(model).__name__
         self._adapters = any(type(m).__module__.startswith("peft.") for m in model.modules())
 
@@ -148,7 +156,8 @@ def prunable(
             "convolution (after the first), linear or recurrent layer; include='*' takes every "
             "trainable matrix"
         )
-    return Prunable(model, chosen, rows)
+    stacks = frozenset(weight.name for weight in weights if weight.stack)
+    return Prunable(model, chosen, rows, stacks)
 
 
 def patterns(argument: str, given: Patterns | None) -> tuple[Selector, ...] | None:
@@ -186,6 +195,7 @@ class _Weight:
     matrix: bool
     eligible: bool
     computed: str
+    stack: bool
 
     def fits(self, selector: Selector) -> bool:
         if isinstance(selector, str):
@@ -219,7 +229,8 @@ def _weights(model: nn.Module) -> Iterator[_Weight]:
             why = _by_default(name, parameter, holder)
         if eligible and first_convolution in layers:
             why = "the first convolution"
-        yield _Weight(name, parameter, holder, why, matrix, eligible, _computed(name, holder))
+        computed, stack = _computed(name, holder), _is_stack(name, parameter, holder)
+        yield _Weight(name, parameter, holder, why, matrix, eligible, computed, stack)
 
 
 def _owners(model: nn.Module) -> dict[int, list[tuple[str, nn.Module, nn.Parameter]]]:
@@ -257,11 +268,18 @@ def _by_default(name: str, parameter: nn.Parameter, layer: nn.Module) -> str:
         return "a scale, one weight per channel"
     if isinstance(layer, _MATRICES):
         return ""
-    if parameter.ndim == 3 and "expert" in f"{name}.{kind}".lower():
+    if _is_stack(name, parameter, layer):
         return ""
     if leaf == "weight" and not _NO_MATRIX.search(kind):
         return ""
     return f"a parameter of {kind}"
+
+
+def _is_stack(name: str, parameter: nn.Parameter, layer: nn.Module) -> bool:
+    """Whether a tensor is the matrices of fused experts, (experts, rows, columns)."""
+    if isinstance(layer, _MATRICES) or parameter.ndim != 3:
+        return False
+    return "expert" in f"{name}.{type(layer).__name__}".lower()
 
 
 def _is_scale(name: str, parameter: nn.Parameter) -> bool:

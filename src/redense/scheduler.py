@@ -66,6 +66,7 @@ class PhaseScheduler:
         for phase in plan:  # what cannot be held is an error now, not after the dense phase
             check_choosable(self._weights if phase.sparsity else {}, phase.mask)
         self._averages = tuple(averages)
+        self._regrowth: _Regrowth | None = None
         self._beginning: _Beginning | None = _Beginning(next(iter(self._weights.values())))
         self._enter()
         self._beginning.end()
@@ -209,6 +210,7 @@ class PhaseScheduler:
             self._hold(masks)
 
     def _hold(self, masks: Mapping[str, Tensor]) -> None:
+        self._regrowth = None
         self.held = Constraint(self._model, self._optimizer, masks)
         for average in self._averages:
             self.held.apply_to(average)
@@ -240,9 +242,14 @@ class PhaseScheduler:
         return overwritten
 
     def _leave(self, release: bool = True) -> None:
+        regrown, self._regrowth = self._regrowth, None
+        if regrown is not None and release:
+            regrown.warn()
         if self.held is not None:
+            weights = {name: self._weights[name] for name in self.held.masks}
             if release:
                 self.held.release()
+                self._regrowth = _Regrowth(weights)
             else:
                 self.held.detach()
             self.held = None
@@ -304,6 +311,38 @@ class _Beginning:
     def is_over(self) -> bool:
         """Whether the weights have moved since."""
         return self._witness._version != self._version
+
+
+class _Regrowth:
+    """Whether released weights grow back, told by how many are zero, from a release to the end of
+    the phase behind it."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+        self._zeros = {name: _zeros(weight) for name, weight in weights.items()}
+        self._versions = {name: weight._version for name, weight in weights.items()}
+
+    def warn(self) -> None:
+        """Name the weights of which none grew although others were trained."""
+        trained = any(
+            weight._version != self._versions[name] for name, weight in self._weights.items()
+        )
+        still = [
+            name
+            for name, weight in self._weights.items()
+            if self._zeros[name] and _zeros(weight) >= self._zeros[name]
+        ]
+        if trained and still:
+            warnings.warn(
+                f"the released weights of {', '.join(still)} are still zero: no gradient or no "
+                "rate reached them since; is the layer frozen or unused?",
+                stacklevel=4,
+            )
+
+
+def _zeros(weight: Tensor) -> int:
+    local = shard_of(weight)[0]
+    return local.numel() - int(local.count_nonzero())
 
 
 class _WholeState:

@@ -418,3 +418,24 @@ def test_nothing_is_said_in_a_whole_plan_that_nobody_disturbs():
             train(model, optimizer)
             phases.step()
     assert_free(model)
+
+
+class AdamW8bit(torch.optim.AdamW):
+    """As bitsandbytes and torchao call theirs."""
+
+
+class Settings:
+    optim_bits = 8
+
+
+@pytest.mark.parametrize("how", ["by its name", "by its settings", "inside a wrapper"])
+def test_an_optimizer_with_a_state_of_8_bits_is_refused_before_training(how):
+    model, optimizer = build("AdamW")
+    if how == "by its settings":
+        optimizer.args = Settings()  # bitsandbytes' AdamW(optim_bits=8)
+    else:
+        optimizer = AdamW8bit(model.parameters())
+    given = Lookahead(optimizer) if how == "inside a wrapper" else optimizer
+    with pytest.raises(NotImplementedError, match=r"8 bits or fewer.*use its 32-bit form"):
+        redense.PhaseScheduler(model, given, redense.dsd(1, 1, 1, 0.5))
+    assert model[0].weight.all()

@@ -283,3 +283,38 @@ def test_importing_the_core_leaves_sharded_tensors_alone():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+class Experts(torch.nn.Module):
+    """Three fused experts, the first ten thousand times smaller than the last."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        scale = torch.tensor([1e-4, 0.1, 1.0]).view(3, 1, 1)
+        self.gate_up = torch.nn.Parameter(torch.randn(3, 4, 5) * scale)
+
+
+@pytest.mark.parametrize("mask", ["magnitude", "random", redense.magnitude_mask])
+def test_every_fused_expert_has_a_mask_of_its_own(mask):
+    weights = redense.prunable(torch.nn.ModuleDict({"experts": Experts()}))
+    (kept,) = redense.build_masks(weights, 0.3, mask).values()
+    assert (~kept).flatten(1).sum(1).tolist() == [6, 6, 6]
+    if mask != "random":
+        for expert, own in zip(kept, weights["experts.gate_up"], strict=True):
+            assert torch.equal(expert, redense.magnitude_mask(own, 0.3))
+
+
+def test_global_magnitudes_rank_experts_together():
+    weights = redense.prunable(torch.nn.ModuleDict({"experts": Experts()}))
+    (kept,) = redense.build_masks(weights, 0.3, "global").values()
+    assert (~kept).flatten(1).sum(1).tolist() == [18, 0, 0]
+
+
+def test_convolutions_of_an_expert_are_matrices_and_no_stacks():
+    model = torch.nn.ModuleDict(
+        {"stem": torch.nn.Conv1d(2, 4, 3), "expert": torch.nn.Conv1d(4, 8, 3)}
+    )
+    weights = redense.prunable(model)
+    kept = redense.build_masks(weights, 0.5)["expert.weight"]
+    assert torch.equal(kept, redense.magnitude_mask(weights["expert.weight"], 0.5))

@@ -596,6 +596,42 @@ def test_an_average_loaded_before_the_scheduler_gets_back_what_the_first_phase_z
         assert torch.equal(value, saved[1][name]), name
 
 
+def walk_three(frozen_before, frozen_after):
+    """dsd(1, 1, 1) with the second linear layer frozen at some point; what was held."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 2))
+    model[2].weight.requires_grad_(not frozen_before)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    phases = PhaseScheduler(model, optimizer, dsd(1, 1, 1, 0.5))
+    held = []
+    for phase in ("dense", "sparse", "redense"):
+        if phase == frozen_after:
+            model[2].weight.requires_grad_(frozen_before)
+        held = held or list(phases.held.masks if phases.held else ())
+        optimizer.zero_grad()
+        model(torch.randn(8, 6)).square().mean().backward()
+        optimizer.step()
+        phases.step()
+    return held
+
+
+def test_a_layer_that_is_unfrozen_in_the_dense_phase_is_held_with_the_others():
+    assert walk_three(frozen_before=True, frozen_after="dense") == [
+        "0.weight",
+        "2.weight",
+        "4.weight",
+    ]
+
+
+def test_a_layer_that_is_frozen_in_the_dense_phase_is_left_alone():
+    assert walk_three(frozen_before=False, frozen_after="dense") == ["0.weight", "4.weight"]
+
+
+def test_released_weights_that_never_grow_back_are_named_at_the_next_phase_s_end():
+    with pytest.warns(UserWarning, match=r"released weights of 2\.weight are still zero"):
+        walk_three(frozen_before=False, frozen_after="redense")
+
+
 def test_a_distributed_checkpoint_loads_the_scheduler_inside_a_sparse_phase(tmp_path):
     original, _, phases = sparse_phase()
     with warnings.catch_warnings():
