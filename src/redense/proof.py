@@ -91,9 +91,7 @@ class Study:
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page on this study, by default to report.html in its folder, and its scores to
-        study.csv beside it; return where the page is.
-
-        >>> study.report("proof.html")
+        study.csv beside it; return where the page is, ``study.report("proof.html")``.
         """
         from redense.recipes.report import sections
         from redense.report.page import report
