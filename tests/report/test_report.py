@@ -466,6 +466,23 @@ def test_print_is_light_and_shows_what_is_folded(browser, page):
     browser.prefer("light")
 
 
+def test_nothing_is_cut_without_a_hint(browser, page):
+    wide = """return [...document.querySelectorAll('table')]
+        .filter(t => t.offsetParent && t.getBoundingClientRect().right > innerWidth)
+        .filter(t => !t.closest('.scroll')).length"""
+    browser.open(page, 390)
+    assert browser.run(wide) == 0
+    assert "72 rows, scroll for all" in browser.text("#g0-runs caption")
+    browser.open(page, 680)  # an A4 page between its margins
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    cut = """return [...document.querySelectorAll('.scroll')].filter(box =>
+        box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > innerWidth).length"""
+    assert browser.run(cut) == 0
+    assert not browser.find("#g0-runs .many")[0].is_displayed()
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_headings_descend_one_by_one_and_no_id_comes_twice(page, study, tmp_path):
     other = write_study(tmp_path / "other", ("dense", "lower_lr", "dsd"), seeds=2, name="mnist")
     for text in (page.read_text(), report([study, other], tmp_path / "two.html").read_text()):
