@@ -18,6 +18,7 @@ from redense.cli.flags import choose, one_line
 COMMANDS = {
     "train": "train a recipe dense, sparse, re-dense; prints each phase's result",
     "prove": "a plan against controls of equal budget, for a recipe or your own function",
+    "search": "the plan that does best on validation, then its proof on fresh seeds",
     "report": "runs and studies as one HTML page that needs no network",
     "sensitivity": "prune one layer at a time, and propose sparsities",
     "preview": "which weights of a model a sparse phase may hold, and why not the others",

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redense.cli.flags import Machine, Parser, add_flag, build, choose, near, parse
+from redense.cli.flags import Machine, Parser, add_flag, build, choose, parse
+from redense.cli.functions import load_function
 from redense.cli.train import run_config, usual_schedule
 from redense.recipes import RECIPES
-from redense.recipes.schedule import Schedule, read_plan
+from redense.recipes.schedule import Schedule, read_plan, read_settings
 
 if TYPE_CHECKING:
     from redense.plan import Plan
@@ -146,7 +145,7 @@ def _question(
     defaults: dict[str, Any]
     methods = build_methods(with_controls(study.methods.split(",")), _plans(asked))
     if recipe is None:
-        function = _function(target)
+        function = load_function(target)
         check_function(function)
         config = RunConfig(
             function=target, higher_is_better=asked.higher_is_better, command=command
@@ -173,6 +172,11 @@ def _question(
 def _plans(asked: argparse.Namespace) -> dict[str, Plan]:
     """The plans under proof, by how their sparsity was written."""
     if asked.plan is not None:
+        if settings := read_settings(asked.plan):
+            raise ValueError(
+                f"{asked.plan} sets {', '.join(settings)} beside its phases, which redense prove "
+                "does not compare: leave that out of the file, or use redense search"
+            )
         return {"": read_plan(asked.plan)}
     try:
         levels = {
@@ -186,59 +190,6 @@ def _plans(asked: argparse.Namespace) -> dict[str, Plan]:
         text: build(Schedule, asked, sparsity=shares[0] if len(shares) == 1 else shares).to_plan()
         for text, shares in levels.items()
     }
-
-
-def _function(target: str) -> Callable[[Any], Any]:
-    """The training function of ``FILE.py:FUNCTION`` or ``package.module:FUNCTION``.
-
-    Raises:
-        FileNotFoundError, ImportError, ValueError, TypeError: there is none; what there is, is
-            said.
-    """
-    import cloudpickle
-
-    place, _, name = target.rpartition(":")
-    if place.endswith(".py"):
-        module = _module_of(Path(place))
-    else:
-        sys.path.insert(0, str(Path.cwd()))
-        module = _import(place, lambda: importlib.import_module(place))
-    cloudpickle.register_pickle_by_value(module)  # a worker needs no file of the same name
-    known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
-    if name not in vars(module):
-        hint = near(name, known)
-        raise ValueError(
-            f"{place} has no function {name!r}; {f'{hint} ' if hint else ''}it has "
-            f"{', '.join(known) or 'none'}"
-        )
-    function = vars(module)[name]
-    if not callable(function):
-        raise TypeError(f"{target} must be a function, got {type(function).__name__}")
-    found: Callable[[Any], Any] = function
-    return found
-
-
-def _module_of(file: Path) -> Any:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; it takes FILE.py:FUNCTION")
-    sys.path.insert(0, str(file.parent.absolute()))  # as python FILE.py would
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    loader = spec.loader
-    _import(str(file), lambda: loader.exec_module(module))
-    return module
-
-
-def _import(place: str, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except Exception as error:
-        raise ImportError(
-            f"{place} could not be imported: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _dry_run(question: Question) -> str:

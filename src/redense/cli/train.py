@@ -142,7 +142,7 @@ def _go_on(recipe: Recipe, asked: argparse.Namespace, flags: list[str]) -> int:
 def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int:
     """Make a run folder and train in it."""
     from redense.recipes import build_task
-    from redense.recipes.schedule import Schedule
+    from redense.recipes.schedule import Schedule, read_settings
     from redense.runs.folder import RunFolder, next_folder
     from redense.runs.trainer import check_machine
 
@@ -160,6 +160,7 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
         seed=asked.seed,
         plan=plan.to_records(),
         strategy=asked.strategy,
+        **(read_settings(asked.plan) if asked.plan else {}),
     )
     check_machine(config)
     task = build_task(config)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from redense.plan import Phase, Plan, dsd
+
+SETTINGS = ("include", "weight_decay", "average", "select")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,21 @@ def read_plan(path: Path) -> Plan:
     Raises:
         FileNotFoundError, ValueError: with the file's name and what is wrong in it.
     """
+    records = _content(path)["phases"]
+    try:
+        return Plan.from_records(records)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a plan's file says beside its phases, as a search writes it: ``include``,
+    ``weight_decay``, ``average``, ``select``, see `redense.runs.configuration.RunConfig`."""
+    content = _content(path)
+    return {name: content[name] for name in SETTINGS if name in content}
+
+
+def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"plan {str(path)!r}: no such file")
     try:
@@ -82,7 +100,5 @@ def read_plan(path: Path) -> Plan:
         raise ValueError(
             f"{path} needs a list called phases, each with at least a name and a length"
         )
-    try:
-        return Plan.from_records(records)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{path}: {error}") from error
+    whole: dict[str, Any] = content
+    return whole

@@ -7,7 +7,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from redense.prunable import prunable
 from redense.runs.averaging import Averaging, MovingAverage
 from redense.runs.checkpoints import read, save_whole, write_text
 from redense.runs.configuration import RunConfig
+from redense.runs.decay import WeightDecay
 from redense.runs.loop import DivergedError
 from redense.runs.pictures import draw_curves, draw_histograms
 from redense.runs.progress import Progress
@@ -65,6 +66,8 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         *averaging,
         history,
     ]
+    if config.weight_decay:
+        callbacks.append(_Decay(plan, config.weight_decay))
     if not run.quiet:
         callbacks.append(Progress(plan, run))
     trainer = build_trainer(config, len(plan), callbacks)
@@ -101,6 +104,23 @@ def patterns_of(config: RunConfig, task: Task) -> tuple[list[str] | None, list[s
         for patterns in (config.include or task.prunes, config.exclude)
     )
     return include or None, exclude
+
+
+class _Decay(Callback):
+    """A factor on the weight decay of each phase."""
+
+    def __init__(self, plan: Plan, factors: Sequence[float]) -> None:
+        self._plan, self._factors = plan, factors
+        self._decay: WeightDecay | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._decay is None:
+            self._decay = WeightDecay(trainer.optimizers)
+        self._decay.factor = self._factors[self._plan.index(trainer.current_epoch)]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._decay is not None:
+            self._decay.remove()
 
 
 class _History(Callback):

@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 from redense.runs.configuration import RunConfig
+from redense.runs.folder import RunFolder
 from redense.runs.lock import BusyError, sole
 from redense.search.space import SIDES, Chooser, Side
 from redense.study.jobs import Job, run_config
@@ -94,6 +95,14 @@ class Runs:
         """The judged validation score of a finished run."""
         record = self.record(job)
         return float(record["valid"][record["metric"]["name"]])
+
+    def lighten(self, job: Job) -> None:
+        """Remove a finished trial's checkpoints but the last: nothing starts from them, and a
+        search has hundreds of runs."""
+        folder = RunFolder(self.folder / job.name)
+        folder.keep_last(1)
+        for phase in folder.config.to_plan():
+            folder.phase_file(phase.name).unlink(missing_ok=True)
 
     def _job(self, name: str, method: Method, seed: int) -> Job:
         shared = 0 if method == self.first else shared_epochs(method, self.first)
@@ -279,6 +288,7 @@ class Trials:
             self._end(active, given_up=True)
             return []
         active.scores[seed] = self._runs.score(outcome.job)
+        self._runs.lighten(outcome.job)
         known = active.trial._cached_frozen_trial.intermediate_values
         if len(active.scores) not in known:
             active.trial.set_user_attr("scores", {str(s): v for s, v in active.scores.items()})
