@@ -60,8 +60,8 @@ def extract(
     path: Path,
     speeds: tuple[float, ...],
     longest: float,
-    start: float | None,
     seconds: float | None,
+    start: float | None = None,
 ) -> Extracted | str:
     """Features of a file or a part of it at every speed, or why it cannot be used: what a worker
     process does. ``start`` and ``seconds`` are `read_sound`'s."""

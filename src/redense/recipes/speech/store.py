@@ -150,7 +150,7 @@ def _extracted(
 ) -> Iterator[Extracted | str]:
     jobs = 1 if len(utterances) <= _FEW else -1
     tasks = (
-        delayed(features.extract)(Path(u.audio), speeds, longest, u.start, u.duration)
+        delayed(features.extract)(Path(u.audio), speeds, longest, u.duration, u.start)
         for u in utterances
     )
     yield from Parallel(n_jobs=jobs, return_as="generator")(tasks)
