@@ -177,5 +177,7 @@ def test_only_what_is_there_becomes_a_whole_path(tmp_path, monkeypatch):
         "small",
         "pretrained",
     )
+    speech = RECIPES["speech"]
+    assert speech.settings(speech.options_class()(data="pics"))["data"] == str(tmp_path / "pics")
     assert recipe.settings(options(data="imagenet"))["data"] == "imagenet"
     assert recipe.settings(options(data="fashion-mnist"))["data"] == "fashion-mnist"

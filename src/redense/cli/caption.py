@@ -13,7 +13,7 @@ def caption_command(arguments: list[str]) -> int:
     add_flag(parser, "beam", int | None, None, "sentences side by side; default as in the run")
     add_flag(parser, "cnn_weights", str | None, None, "the CNN's weights; default as in the run")
     asked = parse(parser, arguments)
-    from redense.recipes.captions.captioner import caption
+    from redense.recipes.captions.use import caption
 
     said = caption(asked.network, asked.images, beam=asked.beam, cnn_weights=asked.cnn_weights)
     for image, text in zip(asked.images, said, strict=True):

@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "zeros per tensor of any checkpoint",
     "export": "a run's network as safetensors with a model card",
     "eval": "top-1 and top-5 of an image network on a folder",
+    "classify": "which class pictures are of, with a network trained on images",
     "transcribe": "print what is said in recordings, by a trained speech network",
     "caption": "say what pictures show, with a network trained on captions",
     "data": "fetch and prepare a packaged data set",

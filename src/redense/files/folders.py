@@ -80,6 +80,11 @@ def list_classes(folder: Path) -> dict[str, list[str]]:
     return {name: files for name, files in sorted(pictures.items()) if files}
 
 
+def list_pictures(folder: Path) -> list[Path]:
+    """Every picture below a folder; hidden and tools' files are passed over, and what is none."""
+    return [Path(file.path) for file in _walk(folder, set()) if _kind(file) in endings()]
+
+
 def plain_name(name: str, place: str | Path) -> str:
     """A class's name in the one Unicode form (NFC), whichever system wrote it, without outer
     blanks.

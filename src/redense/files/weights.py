@@ -30,7 +30,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """Tensors by name of a .safetensors, .pt, .pth, .bin or .ckpt file, on the CPU.
 
     >>> len(read_weights(Path("hub/model.safetensors")))
-    22
+    26
 
     Nothing but tensors is ever unpickled. Of a training's checkpoint the network's tensors are
     read, whatever lies beside them.

@@ -31,6 +31,16 @@ class Options(Protocol):
         """Raise ValueError where FSDP2 cannot train what these options ask for."""
 
 
+class Use(Protocol):
+    """What a trained network does for people."""
+
+    def preprocess(self, inputs: Any) -> Any:
+        """The network's input, of one file or several, or what is in memory."""
+
+    def predict(self, inputs: Any) -> list[Any]:
+        """An answer for each."""
+
+
 class Preset(Protocol):
     """A published training; as a string it says what its paper reports."""
 
@@ -51,6 +61,8 @@ class Recipe:
 
     Args:
         paths: the options that may name a file or folder.
+        use: what answers with a trained network.
+        answers: what it gives for what, in the words of model hubs.
     """
 
     name: str
@@ -58,6 +70,8 @@ class Recipe:
     options: str
     summary: str
     paths: tuple[str, ...]
+    use: str
+    answers: str
     schedule: Mapping[str, Any] = field(default_factory=dict)
     presets: str = ""
 
@@ -77,6 +91,16 @@ class Recipe:
         """The untrained network of a task's `config()`."""
         network: nn.Module = self._find("models", "network")(config)
         return network
+
+    def user(self, network: nn.Module, config: Mapping[str, Any], folder: Path) -> Use:
+        """What answers with a trained network."""
+        user: Use = self._find("use", self.use)(network, config, folder)
+        return user
+
+    def example(self, config: Mapping[str, Any], folder: str) -> str:
+        """A program that uses an exported network."""
+        program: str = self._find("use", "example")(config, folder)
+        return program
 
     def settings(self, options: Options) -> dict[str, Any]:
         """Options as a run keeps them: files and folders with their whole path, so that it goes on
@@ -123,6 +147,8 @@ RECIPES = {
             "ImageOptions",
             "classify images: Fashion-MNIST by default, your folder, CIFAR, ImageNet",
             ("data", "data_root", "init"),
+            "Classifier",
+            "image-classification",
             presets="PRESETS",
         ),
         Recipe(
@@ -131,6 +157,8 @@ RECIPES = {
             "CaptionOptions",
             "caption images: NeuralTalk on drawings of emoji, Flickr8k, Flickr30k, COCO",
             ("data", "images", "features", "cnn_weights"),
+            "Captioner",
+            "image-to-text",
             schedule={
                 "dense": 12,
                 "sparse": 10,
@@ -147,6 +175,8 @@ RECIPES = {
             "recognise speech: DeepSpeech 1 and 2 on recorded voices, your manifest, LibriSpeech, "
             "WSJ, Common Voice",
             ("data",),
+            "Transcriber",
+            "automatic-speech-recognition",
             schedule={
                 "dense": 4,
                 "sparse": 2,

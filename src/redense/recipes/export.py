@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from redense.files.records import read_record
-from redense.plan import Plan
+from redense.recipes.card import model_card
 from redense.recipes.trained import restore
 from redense.runs.checkpoints import copy_apart, write_text
 from redense.runs.folder import RunFolder
@@ -34,9 +33,7 @@ def export(run_path: Path, folder: Path) -> list[Path]:
             f"redense train {run.config.recipe} --resume {run_path} goes on"
         )
     _, config = restore(run.path)
-    own = {"recipe": run.config.recipe, **config}
-    record = read_record(run.record)
-    card = model_card(record, Plan.from_records(record["plan"]))
+    card = model_card(read_record(run.record), config, str(folder))
     weights = [run.path / name for name in WEIGHTS if (run.path / name).is_file()]
     _check_target(folder)
     try:
@@ -47,7 +44,7 @@ def export(run_path: Path, folder: Path) -> list[Path]:
         ) from error
     for file in weights:
         copy_apart(file, folder / file.name)
-    write_text(folder / "config.json", json.dumps(own, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "README.md", card)
     return [
         folder / name for name in (*(file.name for file in weights), "config.json", "README.md")
@@ -70,49 +67,3 @@ def _is_export(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and {"recipe", "architecture"} <= config.keys()
-
-
-def model_card(record: dict[str, Any], plan: Plan) -> str:
-    """A README for model hubs: what it is, how it was trained, the run's numbers, how to load
-    it."""
-    metric, data = record["metric"]["name"], record["data"]
-    rows = "\n".join(
-        f"| {p['name']} | {p['epochs']} | {p['rate']:.3g} | {100 * p['sparsity']:.0f} % | "
-        f"{p['train_loss']:.4f} "
-        f"| {p['valid']['loss']:.4f} | {p['valid'][metric]:.2f} |"
-        for p in record["phases"]
-    )
-    test = (
-        ", ".join(f"{name} {value:.2f}" for name, value in record["test"].items())
-        or "no test split"
-    )
-    network = record["options"].get("model", record["recipe"])
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return f"""---
-library_name: pytorch
-tags: [dense-sparse-dense, redense]
----
-# {network} on {data["name"]}, trained {", ".join(phase.name for phase in plan)}
-
-A dense network: no mask, no wrapper, the architecture's ordinary keys. It was trained by
-[Dense-Sparse-Dense training](https://arxiv.org/abs/1607.04381) with redense.
-
-| phase | epochs | rate | sparsity | train loss | validation loss | validation {metric} |
-|---|---|---|---|---|---|---|
-{rows}
-
-Test, read once after training: {test}. One run, seed {record["seed"]}: it says how good this
-network is, not whether the sparse phase is the reason; `redense prove` compares methods at equal
-budget.
-
-```python
-from safetensors.torch import load_file
-model.load_state_dict(load_file("model.safetensors"))  # strict; config.json names the architecture
-
-model = redense.load(".")  # or let redense build it
-```
-
-Data: {data["name"]}, {data["sizes"]}, sha256 {data["sha256"]}. Trained in
-{record["seconds"]:.0f} s with {versions}, commit {record["commit"]}.
-Weights' sha256: {record["weights_sha256"]}.
-"""

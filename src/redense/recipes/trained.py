@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -13,15 +14,40 @@ from redense.recipes import RECIPES
 from redense.runs.folder import RunFolder
 
 
-def load(folder: str | Path) -> nn.Module:
-    """The trained network of a run or an export, in evaluation mode.
+class TrainedNetwork(nn.Module):
+    """How `load` gives a network: as its architecture has it, and with these beside."""
+
+    config: dict[str, Any]
+    """What rebuilds it."""
+    classes: tuple[str, ...]
+    """Of pictures; empty for a network that says words."""
+    preprocess: Callable[[Any], Any]
+    """From a file, or several, or what is in memory, to the network's input."""
+    predict: Callable[[Any], list[Any]]
+    """From the same to an answer for each."""
+
+
+def load(folder: str | Path) -> TrainedNetwork:
+    """The trained network of a run or an export, in evaluation mode, which knows what to do with
+    files.
 
     >>> network = redense.load("hub")
+    >>> network.classes
+    ('blue', 'green', 'red')
+
+    ``network.predict("photo.png")`` is ``[{"red": 0.71, "blue": 0.2, ...}]`` of a classifier,
+    ``["a red square"]`` of a captioner, and ``network.predict("speech.wav")`` is ``["hello"]``.
 
     Raises:
         FileNotFoundError, ValueError: it is neither, or damaged.
     """
-    return restore(Path(folder))[0]
+    path = Path(folder)
+    plain, config = restore(path)
+    user = RECIPES[config["recipe"]].user(plain, config, path)
+    network = cast("TrainedNetwork", plain)
+    network.config, network.classes = config, tuple(config.get("classes", ()))
+    network.preprocess, network.predict = user.preprocess, user.predict
+    return network
 
 
 def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
@@ -55,7 +81,7 @@ def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
         raise ValueError(f"{file} has no {error}; restore it from where it came") from error
     source, weights = _weights(folder)
     load_exactly(network, weights, str(source), str(config["architecture"]))
-    return network.eval(), config
+    return network.eval(), {"recipe": kind, **config}
 
 
 def _description(folder: Path) -> tuple[str, Path]:

@@ -26,6 +26,7 @@ from redense.recipes.images.folders import (
 )
 from redense.recipes.images.shards import has_shards, open_shards
 from redense.recipes.images.streams import StreamedBatches
+from redense.recipes.images.use import seen_by
 from redense.recipes.images.weights import start_from
 from redense.recipes.trained import restore
 
@@ -118,17 +119,11 @@ def _streamed(
     source: str, path: Path, model: str | None, size: int | None, batch: int, workers: int | None
 ) -> tuple[nn.Module, int, StreamedBatches]:
     """The network, how many images there are, and batches of them as it expects them."""
-    none = Files(())
     if Path(source).is_dir():
         net, config = restore(Path(source), "images")
         classes = tuple(config["classes"])
         split, _ = _pictures(path, classes, config.get("valid_share"))
-        side = size or config["size"]
-        resize = config["resize"] if side == config["size"] else resized(side)
-        mean, std = tuple(config["mean"]), tuple(config["std"])
-        seen = StreamedData(
-            source, classes, none, none, none, side, resize, mean, std, config["channels"]
-        )
+        seen = seen_by(config, size)
     else:
         split, classes = _pictures(path)
         side = size or 224
@@ -138,6 +133,7 @@ def _streamed(
             raise ValueError(
                 f"torchvision's {model} knows ImageNet's 1000 classes, the data has {len(classes)}"
             )
+        none = Files(())
         seen = StreamedData(source, classes, none, none, none, side, resized(side))
     return net, len(split), StreamedBatches(seen, split, batch, workers=workers)
 

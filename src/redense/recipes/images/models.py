@@ -123,18 +123,8 @@ def build(name: str, classes: int, channels: int, size: int) -> nn.Module:
         return _OURS[name](classes, channels, size)
     if channels != 3:
         raise ValueError(f"torchvision's {name} takes 3 channels, got images with {channels}")
-    settings: dict[str, object] = {"num_classes": classes}
-    if "init_weights" in inspect.signature(zoo.get_model_builder(name)).parameters or name in (
-        "googlenet",
-        "inception_v3",
-    ):
-        settings["init_weights"] = True
-    if name.startswith("vit_"):
-        settings["image_size"] = size
-    if name.startswith("maxvit"):
-        settings["input_size"] = (size, size)
     try:
-        model = zoo.get_model(name, weights=None, **settings)
+        model = zoo.get_model(name, weights=None, **settings(name, classes, size))
         _try_on_meta(model, size)
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
@@ -143,6 +133,22 @@ def build(name: str, classes: int, channels: int, size: int) -> nn.Module:
             "224, Inception 299"
         ) from error
     return model
+
+
+def settings(name: str, classes: int, size: int) -> dict[str, Any]:
+    """What torchvision's ``get_model`` is told for images of this size:
+    ``settings("vit_b_16", 3, 64)`` is ``{"num_classes": 3, "image_size": 64}``."""
+    told: dict[str, Any] = {"num_classes": classes}
+    if "init_weights" in inspect.signature(zoo.get_model_builder(name)).parameters or name in (
+        "googlenet",
+        "inception_v3",
+    ):
+        told["init_weights"] = True
+    if name.startswith("vit_"):
+        told["image_size"] = size
+    if name.startswith("maxvit"):
+        told["input_size"] = (size, size)
+    return told
 
 
 def network(config: Mapping[str, Any]) -> nn.Module:

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
-from redense.files.sound import BadAudioError, read_sound
-from redense.recipes.speech.batches import normalizer
-from redense.recipes.speech.decoding import BeamSearch, greedy
-from redense.recipes.speech.features import BINS, features
-from redense.recipes.speech.models import Padded
+from redense.files.sound import BadAudioError
+from redense.recipes.speech.decoding import BeamSearch
+from redense.recipes.speech.use import Transcriber
 from redense.recipes.trained import restore
 
 
@@ -37,21 +33,15 @@ def transcribe(
         FileNotFoundError, ValueError: no such model, or not one of sound.
     """
     network, config = restore(model, "speech")
-    if config["bins"] != BINS:
-        raise ValueError(f"{model} was trained on {config['bins']} numbers a frame, not on audio")
-    mean, std = torch.tensor(config.get("mean", 0.0)), torch.tensor(config.get("std", 1.0))
-    normalize = normalizer(config["normalize"], mean, std)
-    alphabet = config["alphabet"]
-    search = None
+    transcriber, search = Transcriber(network, config, model), None
     if lm is not None:
-        search = BeamSearch(alphabet, lm, beam=beam, weight=lm_weight, word_score=word_score)
+        search = BeamSearch(
+            config["alphabet"], lm, beam=beam, weight=lm_weight, word_score=word_score
+        )
     for file in audio:
         try:
-            sound = read_sound(file)
+            sounds = transcriber.preprocess(file)
         except BadAudioError as error:
             yield file, error
             continue
-        frames = torch.tensor(features(sound.samples, sound.rate))
-        with torch.inference_mode():
-            found = network(Padded(normalize(frames).unsqueeze(0), torch.tensor([len(frames)])))
-        yield file, (search(found) if search else greedy(found, alphabet))[0]
+        yield file, transcriber.read(sounds, search)[0]

@@ -1,0 +1,53 @@
+"""``redense classify``: which class pictures are of."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from redense.cli.flags import Parser, add_flag, add_path, one_line, parse
+
+
+def classify_command(arguments: list[str]) -> int:
+    """Say which class pictures are of."""
+    parser = Parser("redense classify", "The likeliest classes of your pictures, and their shares.")
+    add_path(parser, "network", "a run of images, or what redense export made of one")
+    add_path(parser, "pictures", "image files, or folders of them", nargs="+")
+    add_flag(parser, "top", int, 5, "classes per picture")
+    parser.add_argument("--json", action="store_true", help="a line of JSON per picture")
+    asked = parse(parser, arguments)
+    if asked.top < 1:
+        raise ValueError(f"--top must be at least 1, got {asked.top}")
+    from redense.recipes.images.use import Classifier
+    from redense.recipes.trained import restore
+
+    network, config = restore(asked.network, "images")
+    classifier, bad = Classifier(network, config, asked.network), 0
+    for picture in _files(asked.pictures):
+        try:
+            (shares,) = classifier.predict(picture, asked.top)
+        except (ValueError, OSError) as error:
+            bad += 1
+            print(one_line(error), file=sys.stderr)
+            continue
+        if asked.json:
+            print(json.dumps({"picture": str(picture), "classes": shares}), flush=True)
+        else:
+            listed = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+            print(f"{picture}: {listed}", flush=True)
+    return 2 if bad else 0
+
+
+def _files(given: Sequence[Path]) -> Iterator[Path]:
+    """Files as they are, and of a folder every picture in it."""
+    from redense.files.folders import list_pictures
+
+    for path in given:
+        if not path.is_dir():
+            yield path
+        elif pictures := list_pictures(path):
+            yield from pictures
+        else:
+            raise ValueError(f"{path} holds no picture")

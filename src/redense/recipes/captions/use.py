@@ -1,0 +1,119 @@
+"""What a user does with a trained network: what a picture shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from redense.recipes.captions.decoding import beam_search, greedy
+from redense.recipes.captions.features import Cnn, extract, torchvision_cnn
+from redense.recipes.captions.models import NeuralTalk
+from redense.recipes.captions.word_cnn import word_cnn
+from redense.recipes.inputs import Picture, answering, as_file, as_list
+from redense.recipes.trained import restore
+
+
+@dataclass(frozen=True)
+class Captioner:
+    """A trained network and the CNN that looks at pictures for it.
+
+    Args:
+        cnn_weights: file of the CNN's weights; default as in the run.
+    """
+
+    network: NeuralTalk
+    config: Mapping[str, Any]
+    folder: Path
+    cnn_weights: str | None = None
+
+    def preprocess(self, pictures: Picture | Sequence[Picture]) -> Tensor:
+        """Features (N, F) of files or PIL images."""
+        files = [as_file(picture) for picture in as_list(pictures)]
+        features = extract(self.cnn, cast("list[Path]", files))
+        if features.shape[1] != self.config["features"]:
+            raise ValueError(
+                f"the CNN gives {features.shape[1]} features, the network in {self.folder} reads "
+                f"{self.config['features']}"
+            )
+        return features
+
+    def predict(
+        self, pictures: Picture | Sequence[Picture] | Tensor, beam: int | None = None
+    ) -> list[str]:
+        """What each picture, or row of features (N, F), shows: ``["a red square"]``."""
+        features = pictures if isinstance(pictures, Tensor) else self.preprocess(pictures)
+        width, most = beam or self.config["beam"], self.config["most_words"]
+        with answering(self.network):
+            if width == 1:
+                said = greedy(self.network, features, most)
+            else:
+                penalty = self.config["length_penalty"]
+                said = beam_search(self.network, features, width, penalty, most)
+        vocabulary = self.config["vocabulary"]
+        return [" ".join(vocabulary[word - 1] for word in words) for words in said]
+
+    @cached_property
+    def cnn(self) -> Cnn:
+        """The CNN of the run, its weights beside the network's if they are our own."""
+        cnn = self.config["cnn"]
+        if cnn is None:
+            raise ValueError(
+                f"{self.folder} was trained on a file of features, so it has no CNN to look at "
+                "images with"
+            )
+        if cnn["name"] != "words":
+            return torchvision_cnn(cnn["name"], self.cnn_weights or cnn["weights"], cnn["size"])
+        file = Path(self.cnn_weights) if self.cnn_weights else self.folder / "cnn.safetensors"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file}: no such file; the run folder has it, --cnn-weights RUN/cnn.safetensors"
+            )
+        return word_cnn(file)
+
+
+def caption(
+    folder: Path, images: Sequence[Path], *, beam: int | None = None, cnn_weights: str | None = None
+) -> list[str]:
+    """Say what each image shows.
+
+    Args:
+        folder: a run of captions, finished or with its first phase done, or what `redense export`
+            made of one. beam: sentences side by side; default as in the run.
+        cnn_weights: file of the CNN's weights; default as in the run.
+
+    Raises:
+        FileNotFoundError, ValueError: no such network, CNN or image, or a CNN of another width.
+    """
+    network, config = restore(folder, "captions")
+    if missing := [str(image) for image in images if not image.is_file()]:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(images)} images are missing: {', '.join(missing[:3])}"
+        )
+    captioner = Captioner(cast("NeuralTalk", network), config, folder, cnn_weights)
+    return captioner.predict(images, beam)
+
+
+def example(config: Mapping[str, Any], folder: str) -> str:
+    """Lines of Python for the model card; a network that was trained on features is shown some."""
+    if config["cnn"] is None:
+        return f"""import torch
+
+import redense
+
+network = redense.load({folder!r})
+features = torch.zeros(1, {config["features"]})  # of the CNN that the training's features are of
+print(network.predict(features))  # a caption per row
+"""
+    return f"""from PIL import Image
+
+import redense
+
+network = redense.load({folder!r})
+picture = Image.new("RGB", (320, 240), "white")  # or the name of a file
+print(network.predict(picture))  # a caption per picture
+"""

@@ -1,0 +1,78 @@
+"""What a user does with a trained network: the words of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from redense.files.sound import read_sound
+from redense.recipes.inputs import answering, as_list
+from redense.recipes.speech.batches import normalizer
+from redense.recipes.speech.decoding import BeamSearch, greedy
+from redense.recipes.speech.features import BINS, RATE, features
+from redense.recipes.speech.models import Padded
+
+Sound = str | Path | NDArray[np.float32]
+"""A file, or samples at 16 kHz in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Transcriber:
+    """A trained network and the sounds that it expects."""
+
+    network: nn.Module
+    config: Mapping[str, Any]
+    folder: Path
+
+    def preprocess(self, sounds: Sound | Sequence[Sound]) -> Padded:
+        """Normalised spectrograms (B, T, bins) and their lengths, of files or samples.
+
+        Raises:
+            BadAudioError: a file that cannot be used, by name.
+        """
+        if self.config["bins"] != BINS:
+            raise ValueError(
+                f"{self.folder} was trained on {self.config['bins']} numbers a frame, not on audio"
+            )
+        mean, std = self.config.get("mean", 0.0), self.config.get("std", 1.0)
+        normalize = normalizer(self.config["normalize"], torch.tensor(mean), torch.tensor(std))
+        frames = [normalize(_frames(sound)) for sound in as_list(sounds)]
+        lengths = torch.tensor([len(one) for one in frames])
+        return Padded(pad_sequence(frames, batch_first=True), lengths)
+
+    def predict(self, sounds: Sound | Sequence[Sound]) -> list[str]:
+        """What is said in each, decoded greedily: ``["so you are the queen"]``."""
+        return [self.read(self.preprocess(sound))[0] for sound in as_list(sounds)]
+
+    def read(self, sounds: Padded, search: BeamSearch | None = None) -> list[str]:
+        """The text of each of some preprocessed sounds, by a beam search or greedily."""
+        with answering(self.network):
+            found = self.network(sounds)
+        return search(found) if search else greedy(found, self.config["alphabet"])
+
+
+def example(config: Mapping[str, Any], folder: str) -> str:
+    """Lines of Python for the model card."""
+    return f"""import numpy as np
+
+import redense
+
+network = redense.load({folder!r})
+sound = np.zeros(16_000, np.float32)  # a second at 16 kHz, or the name of a file
+print(network.predict(sound))  # a text per sound
+"""
+
+
+def _frames(sound: Sound) -> Tensor:
+    if isinstance(sound, np.ndarray):
+        return torch.tensor(features(sound.astype(np.float32), RATE))
+    read = read_sound(Path(sound))
+    return torch.tensor(features(read.samples, read.rate))

@@ -1,0 +1,163 @@
+"""A trained network for people: files in, answers out, and a model card whose program runs."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors.torch import load_file
+
+import redense as package
+from redense import datasets
+from redense.recipes.card import _LICENCES, model_card
+
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture
+def hub(trained, tmp_path, redense):
+    """An export in a folder that the card names whole."""
+    answer = redense("export", trained.run, tmp_path / "hub")
+    assert answer.code == 0, answer.err
+    return tmp_path / "hub"
+
+
+def programs(folder):
+    return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+def test_the_cards_program_runs_from_an_empty_folder(hub, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert programs(hub)
+    for program in programs(hub):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            cwd=tmp_path / "empty",
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_the_card_says_what_a_hub_asks_for(hub, trained):
+    record = json.loads((trained.run / "record.json").read_text())
+    card = ModelCard.load(hub / "README.md")
+    says = card.data
+    name, metric, hubs = {
+        "images": ("image-classification", "top1", "accuracy"),
+        "captions": ("image-to-text", "bleu4", "bleu"),
+        "speech": ("automatic-speech-recognition", "wer", "wer"),
+    }[trained.recipe]
+    assert (says.pipeline_tag, says.license, says.library_name) == (name, "other", "pytorch")
+    assert "say so here before you pass the network on" in card.text
+    assert says.datasets == [record["data"]["name"]]
+    assert hubs in says.metrics
+    results = {result.metric_name: result for result in says.eval_results}
+    told = results[f"{metric}, per cent"]
+    assert told.metric_value == pytest.approx(record["test"][metric], abs=1e-4)
+    assert (told.metric_type, told.dataset_split) == (hubs, "test")
+
+
+def test_the_licence_of_every_packaged_set_is_known(trained_images):
+    assert set(_LICENCES) == set(datasets.names())
+    record = json.loads((trained_images.run / "record.json").read_text())
+    record["options"]["data"] = "fashion-mnist"
+    config = {"recipe": "images", **json.loads((trained_images.run / "network.json").read_text())}
+    assert "license: mit\n" in model_card(record, config, "hub")
+
+
+def test_a_card_without_a_test_split_tells_the_validations_scores(trained_speech):
+    record = json.loads((trained_speech.run / "record.json").read_text()) | {"test": {}}
+    config = {"recipe": "speech", **json.loads((trained_speech.run / "network.json").read_text())}
+    text = model_card(record, config, "hub")
+    assert "There is no test split." in text
+    assert "split: valid" in text
+
+
+def test_a_file_and_what_is_in_memory_are_answered_alike(trained):
+    network = package.load(trained.run)
+    if trained.recipe == "speech":
+        import soundfile
+
+        memory = soundfile.read(trained.sample, dtype="float32")[0]
+    else:
+        memory = Image.open(trained.sample)
+    answers = network.predict(trained.sample)
+    assert len(answers) == 1
+    assert network.predict(str(trained.sample)) == answers == network.predict(memory)
+    both = network.predict([trained.sample, memory])
+    assert [list(one) for one in both] == [list(one) for one in answers * 2]
+    again = copy.deepcopy(network)
+    assert again.predict(trained.sample) == answers
+
+
+def test_a_network_stays_an_ordinary_one(trained):
+    network = package.load(trained.run)
+    saved = load_file(trained.run / "model.safetensors")
+    assert list(network.state_dict()) == list(type(network).state_dict(network))
+    assert network.state_dict().keys() == saved.keys()
+    network.train()
+    network.predict(trained.sample)
+    assert network.training
+    assert network.config["recipe"] == trained.recipe
+
+
+def test_a_classifier_sees_what_evaluation_sees(trained_images, redense, pictures):
+    network = package.load(trained_images.run)
+    assert network.classes == CLASSES
+    files = sorted((pictures / "test").glob("*/*.png"))
+    labels = torch.tensor([CLASSES.index(file.parent.name) for file in files])
+    with torch.no_grad():
+        logits = network(network.preprocess(files))
+    record = json.loads((trained_images.run / "record.json").read_text())
+    loss = torch.nn.functional.cross_entropy(logits, labels)
+    assert float(loss) == pytest.approx(record["test"]["loss"], rel=1e-4)
+    shares = network.predict(files, top=2)
+    assert [len(one) for one in shares] == [2] * len(files)
+    assert [next(iter(one)) for one in shares] == [CLASSES[n] for n in logits.argmax(1)]
+    with pytest.raises(ValueError, match="top must be at least 1, got 0"):
+        network.predict(files, top=0)
+
+
+def test_a_captioner_takes_features_too(trained_captions):
+    network = package.load(trained_captions.run)
+    features = network.preprocess(trained_captions.sample)
+    assert network.predict(features) == network.predict(trained_captions.sample)
+
+
+def test_classify_prints_the_likeliest_classes(trained_images, tmp_path, redense):
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "b.jpg")
+    (tmp_path / "deep").mkdir()
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "deep" / "a.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    files = [tmp_path / "b.jpg", tmp_path / "deep" / "a.png"]
+    answer = redense("classify", trained_images.run, tmp_path, "--top", 2)
+    assert (answer.code, answer.err) == (0, "")
+    assert [line.partition(": ")[0] for line in answer.out.splitlines()] == list(map(str, files))
+    assert all(re.fullmatch(r".*: \w+ [\d.]+ %, \w+ [\d.]+ %", s) for s in answer.out.splitlines())
+    lines = redense("classify", trained_images.run, *files, "--json").out.splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [Path(one["picture"]) for one in told] == files
+    assert all(sum(one["classes"].values()) == pytest.approx(1) for one in told)
+    assert all(set(one["classes"]) == set(CLASSES) for one in told)
+
+
+def test_classify_goes_on_after_a_bad_file(trained_images, tmp_path, redense):
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG")
+    files = (tmp_path / "none.png", tmp_path / "cut.png", trained_images.sample)
+    answer = redense("classify", trained_images.run, *files)
+    assert answer.code == 2
+    assert answer.err.splitlines()[0] == f"{tmp_path / 'none.png'}: no such file"
+    assert "cut.png is not a whole image" in answer.err.splitlines()[1]
+    assert answer.out.startswith(f"{trained_images.sample}: ")
+    (tmp_path / "empty").mkdir()
+    answer = redense("classify", trained_images.run, tmp_path / "empty")
+    assert (answer.code, "holds no picture" in answer.err) == (2, True)
