@@ -49,22 +49,31 @@ bench: setup
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
+# each results-* trains its study anew, into a fresh folder: the committed one stays what it is
+define results
+	@run=1; while [ -e runs/results-$(1)-$$run ]; do run=$$((run + 1)); done; \
+	out=runs/results-$(1)-$$run; \
+	OMP_NUM_THREADS=1 $(BIN)/redense prove $(1) --out $$out --jobs 2 $(2) && \
+	echo "compare with what is committed: diff $$out/summary.md results/$(1)/summary.md"
+endef
+
 # the study behind README's table: 34 minutes of one core
+IMAGES = --seeds 12 --methods dense,longer,lower_lr,swa,pruned,random_dsd,dsd,dsdsd --train-images 5000 \
+	--dense 8 --sparse 4 --redense 4 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.3
 results-images: setup
-	OMP_NUM_THREADS=1 $(BIN)/redense prove images --out results/images --seeds 12 --jobs 2 \
-		--methods dense,longer,lower_lr,swa,pruned,random_dsd,dsd,dsdsd --dense 8 --sparse 4 --redense 4 \
-		--sparse-lr 1 --redense-lr 0.1 --sparsity 0.3 --train-images 5000
+	$(call results,images,$(IMAGES))
 
 # about an hour of two cores
+SPEECH = --seeds 5 --methods dense,lower_lr,dsd,dsdsd --passes 1 --sparsity 0.5 \
+	--dense 4 --sparse 2 --redense 2 --sparse-lr 0.625 --redense-lr 0.375
 results-speech: setup
-	OMP_NUM_THREADS=1 $(BIN)/redense prove speech --out results/speech --seeds 5 --jobs 2 \
-		--methods dense,lower_lr,dsd,dsdsd --passes 1 --sparsity 0.5 --sparse-lr 0.625 --redense-lr 0.375 \
-		--dense 4 --sparse 2 --redense 2
+	$(call results,speech,$(SPEECH))
 
 # 14 minutes of two cores
+CAPTIONS = --seeds 9 --methods dense,lower_lr,pruned,random_dsd,dsd --sparsity 0.8,0.5 \
+	--dense 6 --sparse 5 --redense 2
 results-captions: setup
-	OMP_NUM_THREADS=1 $(BIN)/redense prove captions --out results/captions --seeds 9 --jobs 2 \
-		--methods dense,lower_lr,pruned,random_dsd,dsd --dense 6 --sparse 5 --redense 2 --sparsity 0.8,0.5
+	$(call results,captions,$(CAPTIONS))
 
 # the trained networks that come along: 4 minutes of one core
 models: setup

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torchvision import models as zoo
 
 sys.path.insert(
     0, str(Path(__file__).parents[2])
@@ -15,7 +16,10 @@ from benchmarks import loader, masks, steps
 from benchmarks.__main__ import ROWS, main, table
 from benchmarks.compiled import switch
 from benchmarks.contenders import CONTENDERS
+from benchmarks.cost import cost, tables
+from redense.recipes.images.presets import PRESETS
 
+ROOT = Path(__file__).parents[2]
 TINY = "3 x Linear(16), batch 4"
 
 
@@ -110,3 +114,22 @@ def test_the_loaders_race_on_the_same_files_and_every_step_is_timed(tmp_path, ca
         assert list(seconds) == steps
         assert all(value > 0 for value in seconds.values())
     assert "images/s, torchvision's" in capsys.readouterr().out
+
+
+def test_the_cost_page_says_what_is_computed():
+    page = (ROOT / "docs" / "cost.md").read_text("utf-8")
+    for part in tables().split("\n\n"):
+        assert part in page
+    resnet = cost(PRESETS["resnet50"])
+    weights = sum(parameter.numel() for parameter in zoo.resnet50().parameters())
+    assert (resnet.weights, resnet.state, resnet.mask) == (
+        weights,
+        12 * weights,
+        weights - 9408 - 54_120,
+    )
+    assert resnet.forward == pytest.approx(
+        2 * 4.09e9, rel=0.01
+    )  # torchvision's 4.09 G multiply-adds
+    assert resnet.gpu_hours == pytest.approx(
+        3 * resnet.forward * 1_281_167 * 180 / (312e12 * 0.2) / 3600
+    )

@@ -200,7 +200,9 @@ def test_readmes_commands_run_as_they_are_printed(desk, redense):
             assert answer.code == 0, (words, answer.err)
             assert answer.out, words
             ran.add(words[1])
-    assert ran == {"train", "inspect", "eval", "export", "report", "sensitivity", "data"}
+    assert ran == {
+        *("train", "inspect", "eval", "classify", "export", "report", "sensitivity", "data")
+    }
     assert (desk / "runs" / "images-1" / "record.json").exists()
     assert (desk / "hub" / "model.safetensors").exists()
 

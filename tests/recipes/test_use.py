@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 
 import redense as package
 from redense import datasets
+from redense.files.records import read_record
 from redense.recipes.card import _LICENCES, model_card
 
 CLASSES = ("blue", "green", "red")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -161,3 +163,13 @@ def test_classify_goes_on_after_a_bad_file(trained_images, tmp_path, redense):
     (tmp_path / "empty").mkdir()
     answer = redense("classify", trained_images.run, tmp_path / "empty")
     assert (answer.code, "holds no picture" in answer.err) == (2, True)
+
+
+def test_the_model_that_comes_along_has_todays_card_and_answers():
+    folder = ROOT / "models" / "fashion-mnist-dsd"
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    card = model_card(read_record(folder / "record.json"), config, "models/fashion-mnist-dsd")
+    assert (folder / "README.md").read_text("utf-8") == card
+    (answer,) = package.load(folder).predict(Image.new("RGB", (40, 30), "black"))
+    assert len(answer) == 5
+    assert set(answer) < set(config["classes"])

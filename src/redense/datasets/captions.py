@@ -15,7 +15,7 @@ from PIL import Image
 try:
     import resvg_py
 except ImportError as error:
-    raise ImportError("drawings need resvg_py; run 'pip install redense[recipes]'") from error
+    raise ImportError("drawings need resvg_py; run 'pip install redense[captions]'") from error
 
 _KARPATHY = {"valid": "val"}
 

@@ -18,7 +18,7 @@ from redense.datasets.split import SPLITS, split_of
 try:
     import soundfile
 except ImportError as error:
-    raise ImportError("speech sets need soundfile; run 'pip install redense[recipes]'") from error
+    raise ImportError("speech sets need soundfile; run 'pip install redense[speech]'") from error
 
 SECONDS = (0.5, 8.0)
 CHARACTERS_PER_SECOND = (2.5, 22.0)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 try:
     import soundfile
 except ImportError as error:
-    raise ImportError("speech needs soundfile; run 'pip install redense[recipes]'") from error
+    raise ImportError("speech needs soundfile; run 'pip install redense[speech]'") from error
 
 Samples = NDArray[np.float32]
 

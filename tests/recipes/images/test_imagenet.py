@@ -23,7 +23,6 @@ from redense.lightning import DSDCallback
 from redense.prunable import prunable
 from redense.recipes import build_task
 from redense.recipes.images import models, streams
-from redense.recipes.images.cost import cost, tables
 from redense.recipes.images.folders import IMAGENET, open_folder
 from redense.recipes.images.options import STREAMED_AUGMENTATIONS, ImageOptions
 from redense.recipes.images.presets import PRESETS
@@ -537,26 +536,7 @@ def test_classes_that_the_network_does_not_know_are_named(folder, tmp_path, rede
         open_folder(str(tmp_path / "other"), 16)
 
 
-# cost and clusters
-
-
-def test_the_cost_page_says_what_is_computed():
-    page = (ROOT / "docs" / "cost.md").read_text("utf-8")
-    for table in tables().split("\n\n"):
-        assert table in page
-    resnet = cost(PRESETS["resnet50"])
-    weights = sum(parameter.numel() for parameter in zoo.resnet50().parameters())
-    assert (resnet.weights, resnet.state, resnet.mask) == (
-        weights,
-        12 * weights,
-        weights - 9408 - 54_120,
-    )
-    assert resnet.forward == pytest.approx(
-        2 * 4.09e9, rel=0.01
-    )  # torchvision's 4.09 G multiply-adds
-    assert resnet.gpu_hours == pytest.approx(
-        3 * resnet.forward * 1_281_167 * 180 / (312e12 * 0.2) / 3600
-    )
+# clusters
 
 
 def test_the_cluster_script_uses_flags_that_there_are(redense):

@@ -17,7 +17,7 @@ try:
     from sacrebleu.metrics import BLEU, CHRF
 except ImportError as error:
     raise ImportError(
-        "captions need sacrebleu and pycocoevalcap: pip install 'redense[recipes]'"
+        "captions need sacrebleu and pycocoevalcap: pip install 'redense[captions]'"
     ) from error
 
 Texts = Sequence[str]

@@ -34,7 +34,7 @@ try:
     import pyarrow as pa
     from pyarrow import parquet
 except ImportError as error:
-    raise ImportError("Parquet shards need pyarrow: pip install 'redense[recipes]'") from error
+    raise ImportError("Parquet shards need pyarrow: pip install 'redense[images]'") from error
 
 LANES, WINDOW = 8, 4  # places that batches come from in turn; row groups that are shuffled together
 _MOST_BYTES = 512 << 20  # of a row group: some dozens may be in memory

@@ -14,7 +14,7 @@ from redense.files.sound import BadAudioError, read_sound
 try:
     import soxr
 except ImportError as error:
-    raise ImportError("speech needs soxr; run 'pip install redense[recipes]'") from error
+    raise ImportError("speech needs soxr; run 'pip install redense[speech]'") from error
 
 RATE = 16_000
 WINDOW, HOP = 320, 160  # samples: 20 ms and 10 ms

@@ -11,7 +11,7 @@ from typing import Any
 try:
     import jiwer
 except ImportError as error:
-    raise ImportError("speech needs jiwer; run 'pip install redense[recipes]'") from error
+    raise ImportError("speech needs jiwer; run 'pip install redense[speech]'") from error
 
 from redense.recipes.speech.readers import Utterance
 

@@ -1,7 +1,7 @@
 """What each preset costs, computed: operations, memory by phase, bytes that ranks exchange. Nothing
 here is measured.
 
-``python -m redense.recipes.images.cost`` prints the tables of docs/cost.md.
+``python -m benchmarks.cost`` prints the tables of docs/cost.md.
 """
 
 from __future__ import annotations

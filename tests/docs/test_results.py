@@ -1,0 +1,63 @@
+"""`make results-*` trains anew, into a fresh folder, and gets the numbers that are committed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = json.loads((ROOT / "tests" / "tiny_results.json").read_text("utf-8"))
+
+
+def make(folder, stripes, *arguments):
+    done = subprocess.run(
+        ["make", "-f", ROOT / "Makefile", "-o", ".venv/.ready", *arguments],
+        cwd=folder,
+        env=os.environ | {"REDENSE_DATA": str(stripes), "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_study_is_made_again_beside_the_committed_one(tmp_path, stripes):
+    (tmp_path / "runs" / "results-images-1").mkdir(parents=True)
+    said = make(
+        tmp_path,
+        stripes,
+        "results-images",
+        f"BIN={Path(sys.executable).parent}",
+        f"IMAGES={TINY['flags']}",
+    )
+    out = "runs/results-images-2"
+    assert f"diff {out}/summary.md results/images/summary.md" in said
+    assert (tmp_path / out / "summary.md").exists()
+    assert not list((tmp_path / "runs" / "results-images-1").iterdir())
+    records = {
+        file.parent.name: json.loads(file.read_text()) for file in tmp_path.rglob("record.json")
+    }
+    assert set(records) == set(TINY["runs"])
+    for name, scores in TINY["runs"].items():
+        for metric, value in scores.items():
+            assert records[name]["test"][metric] == pytest.approx(value, rel=1e-3), name
+
+
+@pytest.mark.parametrize("recipe", ["images", "speech", "captions"])
+def test_every_committed_study_has_its_settings_in_the_makefile(recipe, tmp_path, stripes):
+    assert shutil.which("make")
+    said = make(tmp_path, stripes, "-n", f"results-{recipe}")
+    flags = said.split("--jobs 2 ")[1].split(" &&")[0].replace("\\\n", " ").split()
+    asked = dict(zip(flags[::2], flags[1::2], strict=True))
+    folders = [path.name for path in (ROOT / "results" / recipe).glob("*--*")]
+    seeds = {name.rpartition("--")[2] for name in folders}
+    methods = {name.rpartition("--")[0].partition("@")[0] for name in folders}
+    assert len(seeds) == int(asked["--seeds"])
+    assert methods == set(asked["--methods"].split(","))
+    record = json.loads(next((ROOT / "results" / recipe).glob("dsd*--0/record.json")).read_text())
+    lengths = [str(phase["length"]) for phase in record["plan"]]
+    assert lengths == [asked["--dense"], asked["--sparse"], asked["--redense"]]
