@@ -58,6 +58,6 @@ def test_every_committed_study_has_its_settings_in_the_makefile(recipe, tmp_path
     methods = {name.rpartition("--")[0].partition("@")[0] for name in folders}
     assert len(seeds) == int(asked["--seeds"])
     assert methods == set(asked["--methods"].split(","))
-    record = json.loads(next((ROOT / "results" / recipe).glob("dsd*--0/record.json")).read_text())
+    record = json.loads(next((ROOT / "results" / recipe).glob("dsd[-@]*0/record.json")).read_text())
     lengths = [str(phase["length"]) for phase in record["plan"]]
     assert lengths == [asked["--dense"], asked["--sparse"], asked["--redense"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,7 +106,7 @@ def example(config: Mapping[str, Any], folder: str) -> str:
 
 import redense
 
-network = redense.load({folder!r})
+network = redense.load({json.dumps(folder)})
 features = torch.zeros(1, {config["features"]})  # of the CNN that the training's features are of
 print(network.predict(features))  # a caption per row
 """
@@ -113,7 +114,7 @@ print(network.predict(features))  # a caption per row
 
 import redense
 
-network = redense.load({folder!r})
+network = redense.load({json.dumps(folder)})
 picture = Image.new("RGB", (320, 240), "white")  # or the name of a file
 print(network.predict(picture))  # a caption per picture
 """

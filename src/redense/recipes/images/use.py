@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def example(config: Mapping[str, Any], folder: str) -> str:
 
 import redense
 
-network = redense.load({folder!r})
+network = redense.load({json.dumps(folder)})
 picture = Image.new("RGB", (320, 240), "white")  # or the name of a file
 print(network.predict(picture))  # [{{class: share}}], the five likeliest
 print(network(network.preprocess(picture)).shape)  # an ordinary network: logits
@@ -100,6 +101,6 @@ print(network(network.preprocess(picture)).shape)  # an ordinary network: logits
 from safetensors.torch import load_file
 from torchvision.models import get_model
 
-plain = get_model({name!r}{arguments})
-plain.load_state_dict(load_file({f"{folder}/model.safetensors"!r}))  # strict
+plain = get_model("{name}"{arguments})
+plain.load_state_dict(load_file({json.dumps(f"{folder}/model.safetensors")}))  # strict
 """

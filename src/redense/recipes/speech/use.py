@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def example(config: Mapping[str, Any], folder: str) -> str:
 
 import redense
 
-network = redense.load({folder!r})
+network = redense.load({json.dumps(folder)})
 sound = np.zeros(16_000, np.float32)  # a second at 16 kHz, or the name of a file
 print(network.predict(sound))  # a text per sound
 """
