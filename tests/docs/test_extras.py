@@ -62,7 +62,8 @@ def third_parties(paths):
 @pytest.mark.parametrize("extra", ["images", "captions", "speech", "study"])
 def test_an_extra_holds_what_its_room_imports(extra):
     package = SRC / "redense"
-    rooms = {"study": [*(package / "study").glob("*.py"), package / "proof.py"]}
+    studies = [*(package / "study").glob("*.py"), *(package / "search").glob("*.py")]
+    rooms = {"study": [*studies, package / "proof.py"]}
     recipe = [*(package / "recipes" / extra).glob("*.py"), *(package / "recipes").glob("*.py")]
     asked = requirements(extra) | {"torch"}
     asked |= {"dask", "ray"}  # of [cluster], which the backends' errors name
