@@ -125,13 +125,13 @@ class Study:
 
     @property
     def _in_full(self) -> list[str]:
-        return [] if all(record["branched"] for record in self.records) else [_ALONE]
-
-
-_ALONE = (
-    "Every run was trained in full, since the function keeps a loop of its own; a loop over "
-    "run.epochs(model, optimizer) would have shared the epochs that methods have in common."
-)
+        if all(record["branched"] for record in self.records):
+            return []
+        return [
+            "Every run was trained in full, since the function keeps a loop of its own; a loop "
+            "over run.epochs(model, optimizer) would have shared the epochs that methods have in "
+            f"common and spared {100 * self.spared:.0f} % of all."
+        ]
 
 
 def prove(

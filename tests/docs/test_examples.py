@@ -1,8 +1,10 @@
 """The examples run as a user runs them, each in a process of its own, and show what they say they
 show."""
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,17 +21,19 @@ EXAMPLES = {
     "timm_finetuning": ([30, 0], 90),
     "torchrun_ddp": ([0, 50, 0], 90),
 }
+PROOFS = ("prove", "prove_huggingface", "prove_lightning")
 LAUNCHERS = {"torchrun_ddp": ["-m", "torch.distributed.run", "--nproc-per-node", "2"]}
 
 
 def test_every_example_is_here():
     here = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
-    assert sorted([*EXAMPLES, "prove"]) == here
+    assert sorted([*EXAMPLES, *PROOFS]) == here
 
 
-def test_the_proof_of_a_loop_ends_with_a_table_and_a_verdict(tmp_path):
+@pytest.mark.parametrize("name", PROOFS)
+def test_a_proof_ends_with_a_table_and_a_verdict(name, tmp_path):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "prove.py")],
+        [sys.executable, str(ROOT / "examples" / f"{name}.py")],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -38,6 +42,53 @@ def test_the_proof_of_a_loop_ends_with_a_table_and_a_verdict(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "lower_lr" in done.stdout
     assert "Pick " in done.stdout
+    assert ("Every run was trained in full" in done.stdout) == (name != "prove")
+
+
+ONE_RUN = """
+import os, sys, threading, time
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[2])
+train = __import__(sys.argv[3]).train
+import redense
+from redense.runs.configuration import RunConfig
+from redense.runs.folder import RunFolder
+from redense.runs.outcome import carry_out
+
+folder, plan = Path(sys.argv[1]), redense.dsd(6, 4, 4, 0.5)
+
+def kill_itself():
+    ends = ("lightning/epoch=7-step=80.ckpt", "huggingface/checkpoint-80/trainer_state.json")
+    while not any((folder / end).exists() for end in ends):
+        time.sleep(0.005)
+    os.kill(os.getpid(), 9)
+
+if sys.argv[4:]:
+    threading.Thread(target=kill_itself, daemon=True).start()
+config = RunConfig(function="train", plan=plan.to_records())
+there = (folder / "config.json").exists()
+run = RunFolder(folder) if there else RunFolder.create(folder, config)
+carry_out(train, redense.Run(run))
+"""
+
+
+@pytest.mark.parametrize("name", ["prove_lightning", "prove_huggingface"])
+def test_a_killed_run_of_a_trainers_goes_on_from_its_own_checkpoint(name, tmp_path):
+    def run(folder, *more):
+        command = [sys.executable, "-c", ONE_RUN, tmp_path / folder, ROOT / "examples", name, *more]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    assert run("killed", "kill").returncode == -signal.SIGKILL
+    again = run("killed")
+    assert again.returncode == 0, again.stderr
+    assert run("whole").returncode == 0
+    whole, killed = (
+        json.loads((tmp_path / folder / "record.json").read_text())["valid"]
+        for folder in ("whole", "killed")
+    )
+    assert whole == killed
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

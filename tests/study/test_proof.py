@@ -153,6 +153,41 @@ def test_a_function_with_a_loop_of_its_own_is_trained_in_full_and_that_is_said(t
     assert "trained in full" in study.verdict
 
 
+def test_a_method_that_a_loop_of_ones_own_cannot_carry_out_is_refused(tmp_path):
+    def own_loop(run):
+        return float(len(run.plan))
+
+    study = prove(own_loop, tmp_path / "study", methods=("dense", "swa", "early_stop", "dsd"))
+    assert {(one.method, one.why.partition(",")[0]) for one in study.failed} == {
+        ("swa", "ValueError: swa averages weights"),
+        ("early_stop", "ValueError: early_stop keeps the best epoch's weights"),
+    }
+
+
+def test_from_a_trained_network_the_baseline_is_the_network_as_it_came(tmp_path):
+    def tuned(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for _ in run.epochs(model, optimizer):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+        return {"top1": (model(points).argmax(1) == labels).float().mean()}
+
+    study = redense.prove(
+        tuned,
+        redense.dsd(dense=0, sparse=1, redense=1, sparsity=0.5),
+        seeds=7,
+        methods=("dense", "lower_lr", "dsd"),
+        out=tmp_path / "study",
+    )
+    assert not study.failed
+    trained = {record["method"]: len(record["history"]) for record in study.records}
+    assert trained == {"dense": 0, "lower_lr": 2, "dsd": 2}
+    epochs = {record["method"]: record["cost"]["epochs"] for record in study.records}
+    assert epochs == {"dense": 0, "lower_lr": 2, "dsd": 2}
+    assert "Against dense, which trains no further, at 2 epochs" in study.verdict
+
+
 def test_a_plan_of_ones_own_gets_a_verdict_of_its_own(tmp_path):
     mine = redense.dsd(dense=3, sparse=1, redense=3, sparsity=0.3)
     study = prove(train, tmp_path / "study", methods={"mine": mine})

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import redense
 from redense.runs.configuration import RunConfig
@@ -59,8 +60,10 @@ def test_a_worker_killed_once_goes_on_with_its_run(tmp_path):
 
 def test_a_failed_run_takes_its_branches_and_theirs_along(tmp_path):
     def train(run):
-        for _ in run.plan:
-            raise RuntimeError("no")
+        model = torch.nn.Linear(4, 4)
+        for epoch in run.epochs(model, torch.optim.SGD(model.parameters(), 0.1)):
+            if epoch:
+                raise RuntimeError("no")
 
     jobs = jobs_of(["dense", "lower_lr", "pruned", "dsd"], seeds=(0,))
     assert {job.parent for job in jobs} > {None, "dense--0"}
@@ -68,7 +71,24 @@ def test_a_failed_run_takes_its_branches_and_theirs_along(tmp_path):
     errors = {outcome.job.name: outcome.error for outcome in outcomes}
     assert errors.pop("dense--0") == "RuntimeError: no"
     assert len(errors) == 3
-    assert all(error.startswith("not run: ") for error in errors.values())
+    said = "failed in the epochs that both share"
+    assert all(error.endswith(said) for error in errors.values())
+
+
+def test_a_run_that_fails_after_the_shared_epochs_takes_no_branch_along(tmp_path):
+    def train(run):
+        model = torch.nn.Linear(4, 4)
+        for _ in run.epochs(model, torch.optim.SGD(model.parameters(), 0.1)):
+            pass
+        if run.config.method == "dense":
+            raise RuntimeError("no")
+        return 1.0
+
+    jobs = jobs_of(["dense", "lower_lr", "dsd"], seeds=(0,))
+    outcomes = run_study(tmp_path, jobs, work_of(train))
+    assert [outcome.job.name for outcome in outcomes if outcome.error] == ["dense--0"]
+    dsd = next(record for record in records(tmp_path) if record["method"] == "dsd")
+    assert len(dsd["history"]) == 4
 
 
 def test_a_run_that_another_process_trains_is_waited_for(tmp_path):

@@ -171,7 +171,7 @@ def test_averaging_equals_the_mean_of_the_epochs_weights(tmp_path):
     )
 
 
-def test_a_crashed_run_is_reported_and_sinks_only_its_branches(tmp_path, monkeypatch):
+def test_a_crashed_run_is_reported_and_sinks_no_other(tmp_path):
     jobs = jobs_of(["dense", "longer", "lower_lr"])
     broken = [
         replace(job, config=replace(job.config, options={"data": "/nowhere/x"}))
@@ -181,7 +181,7 @@ def test_a_crashed_run_is_reported_and_sinks_only_its_branches(tmp_path, monkeyp
     ]
     outcomes = {outcome.job.name: outcome.error for outcome in run_study(tmp_path, broken, WORK)}
     assert "no such folder" in outcomes["dense--0"]
-    assert "dense--0, which it branches from, failed" in outcomes["lower_lr--0"]
+    assert outcomes["lower_lr--0"] is None  # it trained the shared epochs itself
     assert outcomes["longer--0"] is None
     assert "FileNotFoundError" in (tmp_path / "dense--0/error.txt").read_text()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redense.cli.flags import Machine, Parser, add_flag, build, choose, parse
+from redense.cli.flags import Machine, Parser, add_flag, build, choose, given, parse
 from redense.cli.functions import load_function
 from redense.cli.train import run_config, usual_schedule
 from redense.recipes import RECIPES
@@ -111,6 +111,8 @@ def _parser(target: str, recipe: str | None, flags: list[str]) -> Parser:
         "Compare dense-sparse-dense with controls of equal budget, paired over seeds.",
     )
     usual = {} if recipe is None else usual_schedule(RECIPES[recipe], flags)
+    if "init" in given(flags):
+        usual["dense"] = 0
     shares = usual.pop("sparsity", Schedule.sparsity)
     parser.add_fields(Study)
     parser.add_fields(Schedule, skip={"sparsity"}, defaults=usual)

@@ -47,6 +47,12 @@ def _train(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
             "the function asked for neither run.epochs(), run.steps() nor run.plan, so every "
             "method would train alike: loop over run.epochs(model, optimizer)"
         )
+    if not run.branches and (run.config.average or run.config.select == "best"):
+        wanted = "averages weights" if run.config.average else "keeps the best epoch's weights"
+        raise ValueError(
+            f"{run.config.method} {wanted}, which run.epochs() does and a loop of your own cannot "
+            "know of: leave this method out, or loop over run.epochs(model, optimizer)"
+        )
     if not run.finished:
         raise ValueError(
             f"the function returned after {len(run.rows)} of {len(run.plan)} epochs: let the loop "

@@ -74,20 +74,18 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     run.main = trainer.is_global_zero
     if found is not None and not run.quiet and run.main:
         print(f"going on from {found[0]}")
-    try:
-        with quiet_lightning():
-            start = None if found is None else str(found[0])
-            trainer.fit(module, ckpt_path=start, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from None
-    if config.select == "best":
+    if len(plan):
+        _fit(trainer, module, None if found is None else str(found[0]))
+    if config.select == "best" and len(plan):
         task.model.load_state_dict(read(run.files.best_file)["state_dict"])
         run.selection = "the weights of the best validation epoch; the test split was read once"
-    for callback in averaging:
+    for callback in averaging if len(plan) else ():
         callback.take_over(task)
-    if run.main:
+    if run.main and len(plan):
         draw_curves(run.folder / "curves.png", run.rows, plan, task.metric)
         draw_histograms(run.files, plan)
+    elif run.main:  # a network scored as it came
+        task.keep(run.folder, {})
 
     def judged_first(split: str) -> Scores:
         loader = task.val_dataloader() if split == "valid" else task.test_dataloader()
@@ -95,6 +93,14 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         return {task.metric.name: scores[task.metric.name], **scores} if scores else {}
 
     return {"valid": judged_first("valid"), "test": lambda: judged_first("test")}
+
+
+def _fit(trainer: Trainer, module: LightningModule, start: str | None) -> None:
+    try:
+        with quiet_lightning():
+            trainer.fit(module, ckpt_path=start, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 def patterns_of(config: RunConfig, task: Task) -> tuple[list[str] | None, list[str]]:

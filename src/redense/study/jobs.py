@@ -33,8 +33,9 @@ def plan_jobs(methods: Mapping[str, Method], seeds: Sequence[int], config: RunCo
     for seed in seeds:
         done: dict[str, Method] = {}
         for name, method in shortest_first:
-            shares = ((shared_epochs(method, other), key) for key, other in done.items())
-            shared, parent = max(shares, default=(0, ""))
+            shares = {other: shared_epochs(method, done[other]) for other in done}
+            parent = max(shares, key=shares.__getitem__, default="")  # of several the simplest
+            shared = shares.get(parent, 0)
             own = run_config(config, name, method, seed)
             epochs = len(method.plan) - shared
             jobs.append(
@@ -65,7 +66,8 @@ def saved_share(jobs: Sequence[Job]) -> float:
 
 
 def can_branch(parent: RunFolder, epochs: int) -> bool:
-    """Whether the parent kept its phases: a function that loops by itself keeps none."""
+    """Whether the parent kept the phases of its first ``epochs`` epochs; a function that loops by
+    itself keeps none."""
     plan = parent.config.to_plan()
     starts = zip(plan, plan.starts, strict=True)
     needed = [phase for phase, start in starts if start < epochs]

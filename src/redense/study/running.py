@@ -27,11 +27,18 @@ Work = Callable[[RunFolder], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job: an error text, or nothing; ``busy`` while another process trains it."""
+    """What came of a job.
+
+    Args:
+        error: why it failed; None if it did not.
+        busy: another process trains it.
+        skipped: it was not even begun.
+    """
 
     job: Job
     error: str | None
     busy: bool = False
+    skipped: bool = False
 
 
 class Progress(Protocol):
@@ -101,7 +108,7 @@ def run_study(
                 take(job, pool.submit(_run, root, job, work), alone=True)
                 continue
             if not suspects:
-                while orphans := _take_orphans(waiting, outcomes):
+                while orphans := _take_orphans(folder, waiting, outcomes):
                     for orphan in orphans:
                         finish(orphan)
                 unfinished = {job.name for job in (*waiting, *under_way.values())}
@@ -117,15 +124,29 @@ def run_study(
     return outcomes
 
 
-def _take_orphans(waiting: list[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Remove from ``waiting`` the jobs whose parent has failed, or whose parent's parent has."""
+def _take_orphans(folder: Path, waiting: list[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Remove from ``waiting`` the jobs whose parent failed in the epochs that they share, where
+    they would fail too, and the jobs that would have started from those."""
     failed = {outcome.job.name for outcome in outcomes if outcome.error}
-    orphans: list[Outcome] = []
-    while job := next((job for job in waiting if job.parent in failed), None):
-        waiting.remove(job)
-        failed.add(job.name)
-        orphans.append(Outcome(job, f"not run: {job.parent}, which it branches from, failed"))
+    skipped = {outcome.job.name for outcome in outcomes if outcome.skipped}
+    orphans = []
+    for job in sorted(waiting, key=lambda job: job.shared):  # parents come before their children
+        if job.parent is None:
+            continue
+        if job.parent in skipped or (
+            job.parent in failed and _began_in_vain(folder / job.parent, job.shared)
+        ):
+            waiting.remove(job)
+            skipped.add(job.name)
+            said = f"not run: {job.parent} failed in the epochs that both share"
+            orphans.append(Outcome(job, said, skipped=True))
     return orphans
+
+
+def _began_in_vain(parent: Path, shared: int) -> bool:
+    """Whether a failed run came to some checkpoint, but not to the end of the shared epochs."""
+    began = any(parent.glob("checkpoints/*.ckpt"))
+    return began and not can_branch(RunFolder(parent), shared)
 
 
 def _killed(folder: Path, job: Job, lost: BaseException) -> Outcome:
@@ -162,10 +183,11 @@ def _open(root: str, job: Job) -> RunFolder:
     folder = Path(root) / job.name
     exists = (folder / "config.json").exists()
     run = RunFolder(folder) if exists else RunFolder.create(folder, job.config)
-    if job.parent is not None and run.newest() is None:
-        parent = RunFolder(Path(root) / job.parent)
-        if can_branch(parent, job.shared):
-            branch(parent, run, job.shared)
+    if job.parent is None or run.newest() is not None:
+        return run
+    folder = Path(root) / job.parent
+    if (folder / "config.json").exists() and can_branch(parent := RunFolder(folder), job.shared):
+        branch(parent, run, job.shared)
     return run
 
 

@@ -102,7 +102,8 @@ class CaptionTask(LightningModule):
     def keep(self, folder: Path, examples: Mapping[str, Mapping[str, Any]]) -> None:
         """captions.json, captions.png, and what the network is."""
         said = {phase: answers["captions"] for phase, answers in examples.items()}
-        keep_examples(folder, said, self.data.splits["valid"], self.seed)
+        if said:
+            keep_examples(folder, said, self.data.splits["valid"], self.seed)
         keep_network(folder, self.config(), self.data.cnn)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

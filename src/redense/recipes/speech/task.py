@@ -124,8 +124,10 @@ class SpeechTask(LightningModule):
 
     def keep(self, folder: Path, examples: Mapping[str, Mapping[str, Any]]) -> None:
         """The examples in worst.json, and in network.json what the network is."""
-        for name, content in (("worst.json", examples), ("network.json", self.config())):
-            write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        content = {"worst.json": examples, "network.json": self.config()}
+        for name in content if examples else ("network.json",):
+            text = json.dumps(content[name], indent=2, ensure_ascii=False)
+            write_text(folder / name, text + "\n")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, or DeepSpeech's Nesterov momentum; the plan sets the rate."""
