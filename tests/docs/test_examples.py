@@ -59,7 +59,7 @@ from redense.runs.outcome import carry_out
 folder, plan = Path(sys.argv[1]), redense.dsd(6, 4, 4, 0.5)
 
 def kill_itself():
-    ends = ("lightning/epoch=7-step=80.ckpt", "huggingface/checkpoint-80/trainer_state.json")
+    ends = ("lightning/epoch=8-step=90.ckpt", "huggingface/checkpoint-80/redense.pt")
     while not any((folder / end).exists() for end in ends):
         time.sleep(0.005)
     os.kill(os.getpid(), 9)
@@ -83,12 +83,13 @@ def test_a_killed_run_of_a_trainers_goes_on_from_its_own_checkpoint(name, tmp_pa
     assert run("killed", "kill").returncode == -signal.SIGKILL
     again = run("killed")
     assert again.returncode == 0, again.stderr
-    assert run("whole").returncode == 0
-    whole, killed = (
-        json.loads((tmp_path / folder / "record.json").read_text())["valid"]
-        for folder in ("whole", "killed")
-    )
-    assert whole == killed
+    assert "sparse from" not in again.stdout + again.stderr  # that was before
+    record = json.loads((tmp_path / "killed" / "record.json").read_text())
+    assert record["cost"]["epochs"] == 14
+    if name == "prove_huggingface":  # its trainer draws the same order again; Lightning's does not
+        assert run("whole").returncode == 0
+        whole = json.loads((tmp_path / "whole" / "record.json").read_text())
+        assert whole["valid"] == record["valid"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

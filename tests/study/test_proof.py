@@ -185,7 +185,7 @@ def test_from_a_trained_network_the_baseline_is_the_network_as_it_came(tmp_path)
     assert trained == {"dense": 0, "lower_lr": 2, "dsd": 2}
     epochs = {record["method"]: record["cost"]["epochs"] for record in study.records}
     assert epochs == {"dense": 0, "lower_lr": 2, "dsd": 2}
-    assert "Against dense, which trains no further, at 2 epochs" in study.verdict
+    assert "which trains no further, at 2 epochs" in study.verdict
 
 
 def test_a_plan_of_ones_own_gets_a_verdict_of_its_own(tmp_path):
