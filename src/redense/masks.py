@@ -107,7 +107,8 @@ def build_masks(
     """One mask per weight: by a name of `CRITERIA` or by any function ``(weight, sparsity) ->
     mask``.
 
-    A tensor of which nothing is kept cuts the network in two: that is a warning.
+    A tensor of which nothing is kept cuts the network in two, and of one whose weights are all
+    equal whole rows go: each is a warning.
     """
     masks = _criterion(mask)(weights, sparsity)
     for name, made in masks.items():
@@ -117,6 +118,14 @@ def build_masks(
         warnings.warn(
             f"nothing is left of {', '.join(emptied)} at sparsity {sparsity:.3g}: no signal passes "
             f"there; pass exclude={emptied} or a lower sparsity",
+            stacklevel=3,
+        )
+    tied = [name for name, made in masks.items() if _is_constant(weights[name]) and _prunes(made)]
+    if tied and mask != "random":
+        warnings.warn(
+            f"all weights of {', '.join(tied)} are equal, so magnitude cannot tell them apart and "
+            "those of the lower index, whole rows, are held; begin with a dense phase or pass "
+            f"exclude={tied}",
             stacklevel=3,
         )
     return masks
@@ -187,6 +196,19 @@ def _keeps_any(mask: Tensor) -> bool:
         kept = kept.int()
         dist.all_reduce(kept, dist.ReduceOp.MAX, group=group)
     return bool(kept)
+
+
+def _is_constant(weight: Tensor) -> bool:
+    """Whether all weights of this rank are equal, as a layer's that starts from zero."""
+    local = shard_of(weight)[0]
+    if local.numel() < 2:
+        return False
+    first, last = local[(0,) * local.dim()], local[(-1,) * local.dim()]
+    return bool(first == last) and bool((local == first).all())
+
+
+def _prunes(mask: Tensor) -> bool:
+    return not bool(shard_of(mask)[0].all())
 
 
 def check_agreement(masks: Mapping[str, Tensor], group: Any = None) -> None:

@@ -318,3 +318,15 @@ def test_convolutions_of_an_expert_are_matrices_and_no_stacks():
     weights = redense.prunable(model)
     kept = redense.build_masks(weights, 0.5)["expert.weight"]
     assert torch.equal(kept, redense.magnitude_mask(weights["expert.weight"], 0.5))
+
+
+def test_equal_weights_whose_whole_rows_would_be_held_are_named():
+    weights = {"head": torch.zeros(4, 6), "body": torch.arange(24.0).view(4, 6)}
+    with pytest.warns(UserWarning, match=r"all weights of head are equal.*dense phase"):
+        masks = redense.build_masks(weights, 0.5)
+    assert masks["head"].all(1).tolist() == [False, False, True, True]
+
+
+def test_equal_weights_of_which_none_is_pruned_or_that_are_drawn_by_lot_are_no_matter():
+    redense.build_masks({"head": torch.zeros(4, 6)}, 0.0)
+    redense.build_masks({"head": torch.zeros(4, 6)}, 0.5, "random")
