@@ -1,26 +1,31 @@
-"""``redense eval``: how many images a network knows."""
+"""``redense eval``: how good a trained network is on any data."""
 
 from __future__ import annotations
 
-from redense.cli.flags import Parser, add_flag, convert, parse
+import inspect
+from pathlib import Path
+
+from redense.cli.flags import Parser, add_flag, convert, given, parse
 
 
 def eval_command(arguments: list[str]) -> int:
-    """Count how many images a network knows."""
+    """Score a trained network."""
     parser = Parser(
-        "redense eval", "Top-1 and top-5 of an image network, a single centre crop per image."
+        "redense eval",
+        "Top-1 and top-5 of an image network, a single centre crop per image; error rates of a "
+        "speech network; BLEU and more of a captions' one.",
     )
     parser.add_argument(
         "network",
         type=lambda text: convert(str, text),
-        help="a finished run, an export, a file of weights, or pretrained: torchvision's",
+        help="a run, an export, or of images a file of weights or pretrained: torchvision's",
     )
     parser.add_argument(
         "--data",
         type=lambda text: convert(str, text),
         required=True,
-        help="one folder per class, or a folder with such a val/; Parquet shards, for their "
-        "validation images; or a packaged set (fashion-mnist, emoji-groups), for its test images",
+        help="what training takes, for its test split, else its validation split; of images also "
+        "one folder per class; of a folder or shards with val/ that counts",
     )
     add_flag(parser, "model", str | None, None, "whose weights the file has; resnet50, say")
     add_flag(parser, "size", int | None, None, "of the crop; default the run's, else 224")
@@ -28,7 +33,13 @@ def eval_command(arguments: list[str]) -> int:
     add_flag(parser, "workers", int | None, None, "decoding processes; default one per core")
     add_flag(parser, "device", str | None, None, "cpu or cuda; default cuda where there is one")
     asked = parse(parser, arguments)
-    from redense.recipes.images.evaluation import evaluate
+    from redense.recipes import RECIPES
+    from redense.recipes.trained import recipe_of
 
-    print(evaluate(**vars(asked)))
+    recipe = recipe_of(Path(asked.network)) if Path(asked.network).is_dir() else "images"
+    evaluate = RECIPES[recipe].evaluation()
+    flags = given(arguments) | {"network"}
+    if strange := sorted(flags - inspect.signature(evaluate).parameters.keys()):
+        raise ValueError(f"--{strange[0]} says nothing to a network of {recipe}; leave it out")
+    print(evaluate(**{name: value for name, value in vars(asked).items() if name in flags}))
     return 0

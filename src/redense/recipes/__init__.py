@@ -97,6 +97,11 @@ class Recipe:
         user: Use = self._find("use", self.use)(network, config, folder)
         return user
 
+    def evaluation(self) -> Callable[..., object]:
+        """What scores a trained network, ``evaluate(network, data)``; its answer prints itself."""
+        evaluate: Callable[..., object] = self._find("evaluation", "evaluate")
+        return evaluate
+
     def example(self, config: Mapping[str, Any], folder: str) -> str:
         """A program that uses an exported network."""
         program: str = self._find("use", "example")(config, folder)

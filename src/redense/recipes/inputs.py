@@ -1,4 +1,5 @@
-"""What a trained network is asked about: one input or several, from a file or from memory."""
+"""What a trained network is asked about, one input or several, from a file or from memory; and how
+well it answered."""
 
 from __future__ import annotations
 
@@ -16,9 +17,17 @@ Picture = str | Path | Image.Image
 Input = TypeVar("Input")
 
 
+class Scores(dict[str, float]):
+    """Scores by name; as text a line each."""
+
+    def __str__(self) -> str:
+        width = max(map(len, self))
+        return "\n".join(f"{name:{width}}  {value:.2f}" for name, value in self.items())
+
+
 def as_list(inputs: Input | Sequence[Input]) -> list[Input]:
     """``"a.png"`` and ``["a.png"]`` are both ``["a.png"]``."""
-    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]  # type: ignore[list-item]
+    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
 
 
 def as_file(picture: Picture) -> Path | IO[bytes]:

@@ -68,11 +68,6 @@ def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
     """
     kind, file = _description(folder)
     config = read_json(file)
-    kind = kind or str(config.get("recipe"))
-    if kind not in RECIPES:
-        raise ValueError(
-            f"{file} is not of an export: recipe is {kind!r}, known are {', '.join(RECIPES)}"
-        )
     if recipe not in ("", kind):
         raise ValueError(f"{folder} holds a network of {kind}, not of {recipe}")
     try:
@@ -84,8 +79,13 @@ def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
     return network.eval(), {"recipe": kind, **config}
 
 
+def recipe_of(folder: Path) -> str:
+    """The name of the recipe that trained the network of a run or an export."""
+    return _description(folder)[0]
+
+
 def _description(folder: Path) -> tuple[str, Path]:
-    """(a run's recipe, or nothing of an export, the file that says what the network is)."""
+    """(recipe, the file that says what the network is)."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder; it takes a run, or what redense export wrote of one"
@@ -96,8 +96,14 @@ def _description(folder: Path) -> tuple[str, Path]:
             f"{folder} is neither a run nor an export: it has no config.json; redense train makes "
             "runs, redense export needs one"
         )
-    if "plan" not in read_json(file):
-        return "", file
+    content = read_json(file)
+    if "plan" not in content:
+        if content.get("recipe") not in RECIPES:
+            raise ValueError(
+                f"{file} is not of an export: recipe is {content.get('recipe')!r}, known are "
+                f"{', '.join(RECIPES)}"
+            )
+        return content["recipe"], file
     run = RunFolder(folder)
     recipe, file = run.config.recipe, folder / "network.json"
     if not recipe:

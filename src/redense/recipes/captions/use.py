@@ -96,7 +96,7 @@ def caption(
             f"{len(missing)} of {len(images)} images are missing: {', '.join(missing[:3])}"
         )
     captioner = Captioner(cast("NeuralTalk", network), config, folder, cnn_weights)
-    return captioner.predict(images, beam)
+    return captioner.predict(list(images), beam)
 
 
 def example(config: Mapping[str, Any], folder: str) -> str:

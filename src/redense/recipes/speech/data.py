@@ -108,7 +108,7 @@ def load(
     if name == digits.NAME:
         splits, given = digits.read()
     else:
-        splits, given = _complete(name, _find(name)), {}
+        splits, given = _complete(name, find(name)), {}
     if most is not None:
         order = torch.randperm(len(splits["train"]), generator=torch.Generator().manual_seed(0))[
             :most
@@ -156,7 +156,8 @@ def load(
     )
 
 
-def _find(name: str) -> Splits:
+def find(name: str) -> Splits:
+    """The utterances of a packaged set or a path by split, as they are written."""
     path = Path(name)
     if path.exists() or path.suffix in (".json", ".jsonl", ".csv", ".tsv") or "/" in name:
         return readers.read(path)

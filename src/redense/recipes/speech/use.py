@@ -20,9 +20,10 @@ from redense.recipes.speech.batches import normalizer
 from redense.recipes.speech.decoding import BeamSearch, greedy
 from redense.recipes.speech.features import BINS, RATE, features
 from redense.recipes.speech.models import Padded
+from redense.recipes.speech.readers import Utterance
 
-Sound = str | Path | NDArray[np.float32]
-"""A file, or samples at 16 kHz in [-1, 1]."""
+Sound = str | Path | NDArray[np.float32] | Utterance
+"""A file, samples at 16 kHz in [-1, 1], or an utterance of a list."""
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,8 @@ print(network.predict(sound))  # a text per sound
 def _frames(sound: Sound) -> Tensor:
     if isinstance(sound, np.ndarray):
         return torch.tensor(features(sound.astype(np.float32), RATE))
-    read = read_sound(Path(sound))
+    if isinstance(sound, Utterance):
+        read = read_sound(Path(sound.audio), start=sound.start, seconds=sound.duration)
+    else:
+        read = read_sound(Path(sound))
     return torch.tensor(features(read.samples, read.rate))

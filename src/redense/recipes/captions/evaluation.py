@@ -1,0 +1,43 @@
+"""How good a trained network's captions are, on any captions that training takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from redense.files.folders import say
+from redense.recipes.captions import readers, scores
+from redense.recipes.captions.features import read_features
+from redense.recipes.captions.models import NeuralTalk
+from redense.recipes.captions.use import Captioner
+from redense.recipes.inputs import Scores
+from redense.recipes.trained import restore
+
+
+def evaluate(network: str, data: str) -> Scores:
+    """BLEU-1 to 4, exact matches and the slower scores of the test split of ``data``; of its
+    validation split where there is none.
+
+    A network that was trained on a file of features reads those that lie beside the captions.
+
+    Raises:
+        FileNotFoundError, ValueError: no such network or data, or missing images or features.
+    """
+    folder = Path(network)
+    trained, config = restore(folder, "captions")
+    captioner = Captioner(cast("NeuralTalk", trained), config, folder)
+    found = readers.read(data)
+    splits = {picture.split for picture in found.pictures}
+    split = "test" if "test" in splits else "valid"
+    pictures = [picture for picture in found.pictures if picture.split == split]
+    if config["cnn"] is None and found.features is not None:
+        columns = [picture.column for picture in pictures]
+        features = read_features(found.features, 1 + max(columns))[columns]
+    else:
+        readers.check_images(pictures)
+        features = captioner.preprocess([picture.file for picture in pictures])
+    said = captioner.predict(features)
+    references = [[" ".join(words) for words in picture.captions] for picture in pictures]
+    say(f"{len(pictures)} images of {split}")
+    exact = {"exact": scores.exact(said, references)}
+    return Scores(scores.bleu(said, references) | exact | scores.more(said, references))
