@@ -11,10 +11,12 @@ import scipy.io
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torchvision import models as zoo
 
 import redense as core
 from redense.recipes import train
 from redense.recipes.captions import examples, scores
+from redense.recipes.captions.features import keep_cnn, kept_cnn, torchvision_cnn
 from redense.recipes.captions.options import CaptionOptions
 from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
@@ -272,6 +274,27 @@ def test_a_fixed_torchvision_cnn_and_a_beam_train_and_caption(squares, tmp_path,
     )
     answer = redense("caption", tmp_path / "run", squares / "images" / "test0.png")
     assert (answer.code, answer.err) == (0, "")
+    assert redense("export", tmp_path / "run", tmp_path / "hub").code == 0
+    config = tmp_path / "hub" / "config.json"
+    config.write_text(config.read_text().replace('"weights": "random"', '"weights": "/gone.pth"'))
+    again = redense("caption", tmp_path / "hub", squares / "images" / "test0.png")
+    assert again.out == answer.out
+    whole = zoo.resnet18()
+    torch.save(whole.state_dict(), tmp_path / "whole.pth")
+    flags = ("--cnn-weights", tmp_path / "whole.pth")
+    assert redense("caption", tmp_path / "hub", squares / "images" / "test0.png", *flags).code == 0
+
+
+@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v2"])
+def test_a_cnn_is_kept_beside_the_network(name, tmp_path, cache):
+    cnn = torchvision_cnn(name, "random", 64)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        keep_cnn(cnn, tmp_path / folder)
+    file = tmp_path / "a" / "cnn.safetensors"
+    assert file.samefile(tmp_path / "b" / "cnn.safetensors")
+    kept = kept_cnn(name, file, 64, pretrained=False)
+    assert kept.digest() == cnn.digest()
 
 
 def test_caption_says_what_the_run_said(trained, redense):

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from safetensors.torch import save_file
 
 from redense.files.pictures import read_picture
 from redense.recipes.captions import scores
 from redense.recipes.captions.data import Split
-from redense.recipes.captions.features import Cnn
+from redense.recipes.captions.features import Cnn, keep_cnn
 from redense.runs.checkpoints import write_text, write_whole
 
 
@@ -86,10 +85,7 @@ def draw(content: Mapping[str, Any], file: Path, many: int = 4) -> None:
 
 
 def keep_network(folder: Path, config: Mapping[str, Any], cnn: Cnn | None) -> None:
-    """Write ``network.json`` and, if the CNN is our own, ``cnn.safetensors``: what `redense
-    caption` needs."""
+    """Write ``network.json`` and the CNN's ``cnn.safetensors``: what captioning needs."""
     write_text(folder / "network.json", json.dumps(config, indent=2) + "\n")
-    if cnn is not None and cnn.name == "words":
-        write_whole(
-            folder / "cnn.safetensors", lambda partial: save_file(cnn.network.state_dict(), partial)
-        )
+    if cnn is not None:
+        keep_cnn(cnn, folder)

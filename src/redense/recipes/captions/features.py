@@ -22,7 +22,7 @@ from tqdm import tqdm
 from redense import datasets
 from redense.files.pictures import read_picture
 from redense.files.weights import load_exactly, read_weights
-from redense.runs.checkpoints import write_text, write_whole
+from redense.runs.checkpoints import copy_whole, write_text, write_whole
 from redense.runs.weights import weights_sha256
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -73,6 +73,34 @@ def torchvision_cnn(name: str, weights: str, size: int = 224) -> Cnn:
         )
     if weights not in ("pretrained", "random"):
         _load_weights(network, name, Path(weights))
+    return Cnn(name, _headless(network, name), size, *IMAGENET)
+
+
+def kept_cnn(name: str, file: Path, size: int, pretrained: bool) -> Cnn:
+    """The `torchvision_cnn` whose weights `keep_cnn` left in ``file``."""
+    weights = read_weights(file)
+    odd: dict[str, bool] = {}
+    if name.startswith(("googlenet", "inception")):  # these differ by where their weights are from
+        auxiliary = any(key.startswith("aux") for key in weights)
+        odd = {"init_weights": False, "aux_logits": auxiliary, "transform_input": pretrained}
+    with torch.random.fork_rng([]):
+        network = _headless(zoo.get_model(name, weights=None, **odd), name)
+    load_exactly(network, weights, str(file), name)
+    return Cnn(name, network, size, *IMAGENET)
+
+
+def keep_cnn(cnn: Cnn, folder: Path) -> None:
+    """Leave the weights as ``cnn.safetensors`` in a run's folder: many runs share one file, where
+    the file system has links."""
+    shared = cache_folder() / f"cnn-{cnn.name}-{cnn.digest()[:32]}.safetensors"
+    if not shared.exists():
+        state = {key: value.contiguous() for key, value in cnn.network.state_dict().items()}
+        write_whole(shared, lambda partial: save_file(state, partial))
+    copy_whole(shared, folder / "cnn.safetensors")
+
+
+def _headless(network: nn.Module, name: str) -> nn.Module:
+    """Without its last linear layer, fixed."""
     linear = [
         layer
         for layer, module in network.named_modules()
@@ -84,7 +112,7 @@ def torchvision_cnn(name: str, weights: str, size: int = 224) -> Cnn:
         )
     parent, _, last = linear[-1].rpartition(".")
     setattr(network.get_submodule(parent), last, nn.Identity())
-    return Cnn(name, network.eval().requires_grad_(False), size, *IMAGENET)
+    return network.eval().requires_grad_(False)
 
 
 def read_image(file: Path, size: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from redense.recipes.captions.decoding import beam_search, greedy
-from redense.recipes.captions.features import Cnn, extract, torchvision_cnn
+from redense.recipes.captions.features import Cnn, extract, kept_cnn, torchvision_cnn
 from redense.recipes.captions.models import NeuralTalk
 from redense.recipes.captions.word_cnn import word_cnn
 from redense.recipes.inputs import Picture, answering, as_file, as_list
@@ -67,14 +67,19 @@ class Captioner:
                 f"{self.folder} was trained on a file of features, so it has no CNN to look at "
                 "images with"
             )
-        if cnn["name"] != "words":
-            return torchvision_cnn(cnn["name"], self.cnn_weights or cnn["weights"], cnn["size"])
-        file = Path(self.cnn_weights) if self.cnn_weights else self.folder / "cnn.safetensors"
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{file}: no such file; the run folder has it, --cnn-weights RUN/cnn.safetensors"
-            )
-        return word_cnn(file)
+        name, size, weights = cnn["name"], cnn["size"], cnn["weights"]
+        kept = self.folder / "cnn.safetensors"
+        if name == "words":
+            kept = Path(self.cnn_weights or kept)
+            if not kept.is_file():
+                raise FileNotFoundError(
+                    f"{kept}: no such file; the run folder has it, --cnn-weights "
+                    "RUN/cnn.safetensors"
+                )
+            return word_cnn(kept)
+        if self.cnn_weights is None and kept.is_file():
+            return kept_cnn(name, kept, size, weights == "pretrained")
+        return torchvision_cnn(name, self.cnn_weights or weights, size)
 
 
 def caption(
