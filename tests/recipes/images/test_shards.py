@@ -418,3 +418,16 @@ def test_shards_that_are_missing_or_there_twice_are_refused(tmp_path, png, names
         write_shard(tmp_path / f"{name}.parquet", [(png, 0), (png, 1)])
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_shards(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"{", b"[]", b'{"info": 3}', b'{"info": {"features": {"label": {"names": 3}}}}', b"\xff"],
+)
+def test_damaged_metadata_are_named(tmp_path, png, written):
+    table = pa.table({"image": [png], "label": [0]})
+    parquet.write_table(
+        table.replace_schema_metadata({"huggingface": written}), tmp_path / "train.parquet"
+    )
+    with pytest.raises(ValueError, match=r"train\.parquet has damaged metadata"):
+        open_shards(tmp_path, 8)

@@ -312,9 +312,13 @@ def _open(file: Path) -> _Piece:
 def _columns(file: Path, content: parquet.ParquetFile) -> tuple[str, str, tuple[str, ...]]:
     """(column of images, column of labels, the classes that the hub's ``datasets`` wrote of it)."""
     schema = content.schema_arrow
-    hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = hub.get("info", {}).get("features", {})
-    named = {name: features[name]["names"] for name in features if "names" in features[name]}
+    try:
+        hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = hub.get("info", {}).get("features") or {}
+        listed = {name: kind for name, kind in features.items() if "names" in kind}
+        named = {name: list(map(str, kind["names"])) for name, kind in listed.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{file} has damaged metadata ({error}); fetch it again") from error
     image = next((name for name in _IMAGE if name in schema.names), None)
     label = next((name for name in (*_LABEL, *named) if name in schema.names), None)
     if image is None or label is None:
