@@ -1,6 +1,7 @@
 """Two processes under torchrun: both hold the same weights, and end with the same ones."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -74,3 +75,42 @@ def test_the_sparse_phase_holds_exactly_what_was_asked(told):
     for name, mask in masks_of(sparse).items():
         assert int((~mask).sum()) == round(0.5 * mask.numel())
         assert not torch.any(sparse["state_dict"][name][~mask])
+
+
+ZERO = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
+import redense
+
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+layers = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 2))
+model = nn.parallel.DistributedDataParallel(layers)
+optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=1e-2)
+
+def train():
+    optimizer.zero_grad()
+    model(torch.randn(16, 8)).square().mean().backward()
+    optimizer.step()
+
+train()
+with redense.sparse(model, optimizer, 0.5) as held:
+    for _ in range(3):
+        train()
+        for name, mask in held.masks.items():
+            assert not model.get_parameter(name)[~mask].any(), name
+mine = [name for name in held.masks if model.get_parameter(name) in optimizer.optim.state]
+for name in mine:
+    momentum = optimizer.optim.state[model.get_parameter(name)]["exp_avg"]
+    assert not momentum[~held.masks[name]].any(), name
+print(*mine)
+dist.destroy_process_group()
+"""
+
+
+def test_an_optimizer_that_shards_its_state_over_ranks_is_held_and_released(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(ZERO)
+    told = torchrun(2, script)
+    assert sorted(re.findall(r"module\.\d\.weight", told)) == ["module.0.weight", "module.2.weight"]
