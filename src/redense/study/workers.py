@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -78,7 +78,11 @@ class _Processes:
         self._pool = self._open()
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = self._pool.submit(call, *arguments)
+        try:
+            future: Future[Any] = self._pool.submit(call, *arguments)
+        except BrokenExecutor as error:  # a worker was killed just now
+            future = Future()
+            future.set_exception(error)
         return future
 
     def renew(self) -> None:
