@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import redense
 from redense.recipes.schedule import read_plan
+from redense.runs.folder import RunFolder
 from redense.search.gate import NotConvergedError
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +153,19 @@ def test_both_sides_get_as_many_trials_and_weight_decay_reaches_both(network):
 def test_the_plan_file_is_one_for_train(network):
     assert read_plan(network.folder / "plan.toml") == network.plan
     assert read_plan(network.folder / "control.toml") == network.control
+
+
+def test_the_trials_are_judged_on_the_test_split_when_all_is_over(network):
+    stored = json.loads((network.folder / "budget.json").read_text())
+    assert stored["metric"] == "test top1"
+    assert list(stored["curves"]["plan"]) == ["1", "2", "5", "8"]
+    usual = next(one for one in network.tried if one.side == "control" and one.number == 0)
+    name = next(network.folder.glob("trials/control-*--1000/test.json")).parent
+    assert usual.scores
+    again = redense.Run(RunFolder(name), quiet=True)
+    assert train(again)["test"]() == json.loads((name / "test.json").read_text())
+    assert {file.name for file in network.folder.glob("*.png")} == {"budget.png", "choices.png"}
+    assert network.budget.sentence in str(network)
 
 
 def test_layers_are_those_of_the_network(network):

@@ -39,6 +39,13 @@ def carry_out(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
         return _train(train, run)
 
 
+def evaluate_again(train: Callable[[Run], Any], run: Run) -> dict[str, dict[str, float]]:
+    """Scores of a finished run, of every split that may be read: its last checkpoint is loaded, and
+    nothing is trained. Only for a function that walks `Run.epochs` or `Run.steps`."""
+    seed_everything(run.seed)
+    return read_scores(train(run), reads_test=run.reads_test)
+
+
 def _train(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
     seed_everything(run.seed)  # for a function that builds its model without a seed
     scores = read_scores(train(run), reads_test=run.reads_test)

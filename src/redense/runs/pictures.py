@@ -89,7 +89,10 @@ def five_moments(run: RunFolder, plan: Plan) -> dict[str, Any]:
     )
     if triple is None:
         return {}
-    dense, sparse, redense = (read(run.phase_file(phase.name)) for phase in triple)
+    files = [run.phase_file(phase.name) for phase in triple]
+    if not all(file.exists() for file in files):  # a search's trial keeps none
+        return {}
+    dense, sparse, redense = map(read, files)
     found = {}
     for name, mask in masks_of(sparse).items():
         before, held, after = (

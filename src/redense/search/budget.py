@@ -7,8 +7,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import comb
+
+from redense.search.space import SIDES
 
 BUDGETS = (1, 2, 5, 10, 20, 40)
 """Numbers of trials that a picture shows."""
@@ -43,3 +46,68 @@ def curve(
         for trials in budgets
         if trials <= len(chosen_by)
     }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trial as the curve needs it: what it was chosen by, and what it is worth."""
+
+    validation: float
+    judged: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Score against tuning budget, for plans and for controls.
+
+    Args:
+        metric: what is judged, with its split: ``test top1``.
+        usual: the customary setting's score, a search of no trials.
+        curves: the expected score after so many trials, by side.
+    """
+
+    metric: str
+    higher_is_better: bool
+    usual: Mapping[str, float]
+    curves: Mapping[str, Mapping[int, float]]
+
+    @property
+    def sentence(self) -> str:
+        """From how many trials on the controls catch up."""
+        sign = 1 if self.higher_is_better else -1
+        plans, controls = ({0: self.usual[side], **self.curves[side]} for side in SIDES)
+        budgets = sorted(plans.keys() & controls.keys())
+        ahead = [trials for trials in budgets if sign * (plans[trials] - controls[trials]) > 0]
+        most = budgets[-1]
+        apart = f"{abs(plans[most] - controls[most]):.3g}"
+        if not ahead:
+            said = f"the controls do as well at every budget, {apart} better after {most}"
+        elif most in ahead:
+            said = f"the controls do not catch up: after {most} the plans are {apart} ahead"
+        else:
+            from_here = next(trials for trials in budgets if trials > ahead[-1])
+            said = f"the controls have caught up from {from_here} on, {apart} better after {most}"
+        return f"Expected {self.metric} with as many trials for both: {said}."
+
+
+def budget(
+    trials: Mapping[str, Sequence[Judged]],
+    usual: Mapping[str, Judged],
+    *,
+    metric: str,
+    higher_is_better: bool,
+) -> Budget:
+    """Of each side's trials, beside the customary setting, which stays where validation prefers no
+    trial to it."""
+    sign = 1 if higher_is_better else -1
+    curves: dict[str, Mapping[int, float]] = {}
+    for side in SIDES:
+        start, mine = usual[side], trials[side]
+        chosen_by = [sign * one.validation for one in mine]
+        beaten = [sign * one.validation > sign * start.validation for one in mine]
+        judged_by = [
+            one.judged if better else start.judged for one, better in zip(mine, beaten, strict=True)
+        ]
+        budgets = sorted({*(many for many in BUDGETS if many < len(mine)), len(mine)} - {0})
+        curves[side] = curve(chosen_by, judged_by, budgets)
+    return Budget(metric, higher_is_better, {side: usual[side].judged for side in SIDES}, curves)

@@ -157,6 +157,29 @@ class Space:
         return usual | ({"layers": _first("all", tuple(layers))} if layers else {})
 
 
+def in_words(choices: Mapping[str, Any]) -> str:
+    """A trial's choices, shorter.
+
+    >>> in_words({"passes": 2, "sparse_share": 0.5, "sparse_lr": 1.0, "redense_lr": 0.1,
+    ...           "decay": "cosine", "sparsity": 0.3, "mask": "random", "layers": "all"})
+    'random 0.3 of all, 2 passes with 50 % sparse, cosine from x 1 and x 0.1'
+    """
+    rates = [f"x {choices[name]:.2g}" for name in ("sparse_lr", "redense_lr")]
+    decayed = f", weight decay x {choices['weight_decay']:.2g}" if "weight_decay" in choices else ""
+    if choices.get("scored") == "averaged":
+        return f"averaged, {choices['decay']} from {rates[0]}{decayed}"
+    count, share = choices["passes"], 100 * choices["sparse_share"]
+    passes = f"{count} pass{'es' * (count > 1)}"
+    if "sparsity" in choices:
+        layers = f" of {choices['layers']}" if "layers" in choices else ""
+        what = f"{choices['mask']} {choices['sparsity']:.2g}{layers}"
+        split = f"{passes} with {share:.0f} % sparse"
+    else:
+        what = choices.get("scored", "last epoch")
+        split = f"{passes} split at {share:.0f} %"
+    return f"{what}, {split}, {choices['decay']} from {' and '.join(rates)}{decayed}"
+
+
 def _passes(
     names: tuple[str, str],
     passes: int,

@@ -100,7 +100,7 @@ class Runs:
         """Remove a finished trial's checkpoints but the last: nothing starts from them, and a
         search has hundreds of runs."""
         folder = RunFolder(self.folder / job.name)
-        folder.keep_last(1)
+        folder.keep_last(1)  # its scores on the test split are read when all is over
         for phase in folder.config.to_plan():
             folder.phase_file(phase.name).unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 import cloudpickle
 
 from redense.runs.folder import RunFolder
-from redense.runs.outcome import carry_out
+from redense.runs.outcome import carry_out, evaluate_again
 from redense.runs.run import Run
 
 
@@ -39,10 +39,17 @@ class FunctionWork:
 
     def __call__(self, folder: RunFolder) -> None:
         """Train one run to its record."""
+        carry_out(*self._unpacked(folder))
+
+    def evaluate(self, folder: RunFolder) -> dict[str, dict[str, float]]:
+        """Scores of a finished run whose last checkpoint is there, see `evaluate_again`."""
+        return evaluate_again(*self._unpacked(folder))
+
+    def _unpacked(self, folder: RunFolder) -> tuple[Callable[[Run], Any], Run]:
         os.environ.update(self.environment)
         os.chdir(self.directory)
         sys.path[:] = self.import_path
         train = cloudpickle.loads(self.pickled)
         run = Run(folder, reads_test=self.reads_test, quiet=True)
         run.data = self.data
-        carry_out(train, run)
+        return train, run

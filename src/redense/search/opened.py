@@ -1,0 +1,54 @@
+"""The trials' test scores, read once the contrast is confirmed: what a smaller search would have
+found, judged by data that no choice was made on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from redense.runs.checkpoints import write_text
+from redense.runs.folder import RunFolder
+from redense.study.work import FunctionWork
+from redense.study.workers import open_workers
+
+
+def judged_scores(
+    folders: Iterable[Path], work: FunctionWork, *, workers: int, backend: str
+) -> dict[str, float]:
+    """The judged metric on the test split, by the name of a run's folder; a score that was read
+    before is not read again, and a function without a test split gives none.
+
+    Each run's last checkpoint is loaded and nothing is trained.
+    """
+    files = {folder.name: folder.absolute() / "test.json" for folder in folders}
+    with open_workers(backend, workers) as pool:
+        left = [file for file in files.values() if not file.exists()]
+        waited: list[Future[Any]] = [pool.submit(_evaluate, file, work) for file in left]
+        for future in waited:
+            future.result()
+    scores: dict[str, dict[str, float]] = {
+        name: json.loads(file.read_text("utf-8")) for name, file in files.items()
+    }
+    metrics = {name: _metric(file.parent) for name, file in files.items()}
+    return {name: test[metrics[name]] for name, test in scores.items() if test}
+
+
+def _evaluate(file: Path, work: FunctionWork) -> None:
+    """In a worker: one run's scores on the test split into ``file``."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        scores = work.evaluate(RunFolder(file.parent))
+    finally:
+        torch.set_num_threads(threads)
+    write_text(file, json.dumps(scores["test"]) + "\n")
+
+
+def _metric(folder: Path) -> str:
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    return str(record["metric"]["name"])
