@@ -174,7 +174,8 @@ class Constraint:
         """Zero the held weights in an average of the model, or of a part of it, too: an
         ``AveragedModel``, an EMA, or tensors by parameter name.
 
-        >>> held.apply_to(torch.optim.swa_utils.AveragedModel(model))
+        >>> with sparse(model, optimizer, 0.3) as held:
+        ...     held.apply_to(torch.optim.swa_utils.AveragedModel(model))
         """
         if isinstance(average, nn.Module):
             average = dict(average.named_parameters(remove_duplicate=False))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -54,11 +56,12 @@ class Progress(Callback):
         name = self._judged()
         self._score = f", valid {name} {row[f'valid_{name}']:.2f}"
         if self._bar is None and trainer.is_global_zero:
+            valid = {key[6:]: value for key, value in row.items() if key.startswith("valid_")}
+            scores = ", ".join(f"{score} {valid[score]:.2f}" for score in _shown(valid, name))
             print(
-                f"epoch {row['epoch']}/{len(self._plan)} {row['phase']}: loss "
-                f"{row['train_loss']:.4f}, "
-                f"valid loss {row['valid_loss']:.4f}, {name} {row[f'valid_{name}']:.2f}, "
-                f"sparsity {row['sparsity']:.3f}, {row['seconds']:.0f} s",
+                f"epoch {row['epoch']}/{len(self._plan)} {row['phase']}: "
+                f"loss {row['train_loss']:.3f}, valid {row['valid_loss']:.3f}, {scores}, "
+                f"{100 * row['sparsity']:.0f} % zeros, {row['seconds']:.0f} s",
                 flush=True,
             )
 
@@ -81,11 +84,16 @@ class Progress(Callback):
             self._bar = None
 
 
+def _shown(scores: Mapping[str, float], judged: str) -> list[str]:
+    """What fits a line: the judged score and one beside it, such as CER beside WER."""
+    return [judged, *(name for name in scores if name not in ("loss", judged))][:2]
+
+
 def print_result(record: dict[str, Any], console: Console | None = None) -> None:
     """The run as a table, a row a phase, then the released weights and the test scores."""
-    console = console or Console(width=max(Console().width, 110), soft_wrap=True)
+    console = console or Console(width=80)
     metric = record["metric"]["name"]
-    scores = [name for name in record["phases"][0]["valid"] if name != "loss"]
+    scores = _shown(record["phases"][0]["valid"], metric)
     table = Table(
         "phase",
         box=SIMPLE,
@@ -94,8 +102,8 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
     for title in (
         "epochs",
         "rate",
-        "sparsity",
-        "measured",
+        "held",
+        "zeros",
         "train loss",
         "valid loss",
         *(f"valid {s}" for s in scores),
@@ -113,9 +121,10 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
             *(f"{phase['valid'][score]:.2f}" for score in scores),
         )
     console.print(table)
+    say = partial(console.print, soft_wrap=True)
     for grown in record["released"]:
         share = grown["mean_released"] / grown["mean_survivors"]
-        console.print(
+        say(
             f"{grown['released']:,} weights released after {grown['phase']}: "
             f"{100 * grown['moved']:.1f} % have left "
             f"zero, mean |w| {grown['mean_released']:.3g}, {100 * share:.1f} % of the survivors' "
@@ -125,14 +134,14 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
         scores_text = ", ".join(
             f"{name} {value:.2f}" for name, value in record["test"].items() if name != "loss"
         )
-        console.print(
-            f"test, read once at the end: {scores_text} (loss {record['test']['loss']:.4f})"
-        )
+        say(f"test, read once at the end: {scores_text} (loss {record['test']['loss']:.4f})")
     for note in record["data"].get("notes", ()):
-        console.print(note)
+        say(note)
+    if not any(phase["sparsity"] for phase in record["phases"]):
+        return
     first, last = record["phases"][0], record["phases"][-1]
     difference = last["valid"][metric] - first["valid"][metric]
-    console.print(
+    say(
         f"valid {metric} {difference:+.2f} {record['metric']['unit']} since the first phase, at "
         "more training; "
         f"whether the sparse phase is the reason, `redense prove {record['recipe']}` tells"

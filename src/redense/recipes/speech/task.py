@@ -126,8 +126,7 @@ class SpeechTask(LightningModule):
         """The examples in worst.json, and in network.json what the network is."""
         content = {"worst.json": examples, "network.json": self.config()}
         for name in content if examples else ("network.json",):
-            text = json.dumps(content[name], indent=2, ensure_ascii=False)
-            write_text(folder / name, text + "\n")
+            write_text(folder / name, json.dumps(content[name], indent=2) + "\n")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, or DeepSpeech's Nesterov momentum; the plan sets the rate."""
