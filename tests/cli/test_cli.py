@@ -70,7 +70,7 @@ def refuse(redense, tmp_path, monkeypatch):
             "--mask least",
             "mask must be one of magnitude, random, global or a function, got 'least'",
         ),
-        ("--model resnet19", "no model is called 'resnet19'; near names: resnet1"),
+        ("--model resnet19", "no model is called 'resnet19'; did you mean resnet1"),
         ("--model alexnet", "alexnet takes no images of 8 px"),
         ("--include conv9.*", "include='model.conv9.*' matches no prunable weight; near names: "),
         (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -11,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
+
+from redense.files.names import near
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,6 @@ def choose(what: str, name: str, known: Collection[str]) -> str:
         hint = f"{hint} " if hint else ""
         raise ValueError(f"there is no {what} {name!r}; {hint}known: {', '.join(known)}")
     return name
-
-
-def near(name: str, known: Collection[str], cutoff: float = 0.4) -> str:
-    """``did you mean a or b?``, or nothing."""
-    names = difflib.get_close_matches(name, known, n=2, cutoff=cutoff)
-    return f"did you mean {' or '.join(names)}?" if names else ""
 
 
 def one_line(error: BaseException) -> str:

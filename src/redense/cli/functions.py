@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redense.cli.flags import near
+from redense.files.names import near
 
 
 def load_function(target: str) -> Callable[[Any], Any]:

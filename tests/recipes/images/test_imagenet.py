@@ -513,7 +513,7 @@ def package_network(run):
     [
         (("nowhere.pt", "--model", "resnet18"), "nowhere.pt: no such file"),
         (("nowhere.pt",), "--model names the network whose weights nowhere.pt are"),
-        (("nowhere.pt", "--model", "resnet19"), "no model is called 'resnet19'; near names: "),
+        (("nowhere.pt", "--model", "resnet19"), "no model is called 'resnet19'; did you mean "),
     ],
 )
 def test_mistakes_in_eval_are_told(arguments, message, pictures, redense):

@@ -112,7 +112,7 @@ def test_torchvision_classifiers_are_built_for_the_datas_classes(name, monkeypat
 @pytest.mark.parametrize(
     ("name", "channels", "size", "message"),
     [
-        ("resnet19", 3, 32, "no model is called 'resnet19'; near names: .*resnet1"),
+        ("resnet19", 3, 32, "no model is called 'resnet19'; did you mean resnet1"),
         ("resnet18", 1, 32, "resnet18 takes 3 channels, got images with 1"),
         ("alexnet", 3, 16, "alexnet takes no images of 16 px"),
         ("vit_b_32", 3, 40, "vit_b_32 takes no images of 40 px"),
@@ -386,7 +386,7 @@ def test_training_follows_the_papers_sgd(pictures):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"model": "resnet"}, "no model is called 'resnet'; near names: "),
+        ({"model": "resnet"}, "no model is called 'resnet'; did you mean "),
         ({"augment": "crop"}, "augment must be one of none, flip, flip-crop, got 'crop'"),
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"size": 4}, "size must be at least 8, got 4"),

@@ -3,7 +3,6 @@ instead of them."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torchvision.transforms.v2 import functional as T
 from tqdm import tqdm
 
 from redense import datasets
+from redense.files.names import near
 from redense.files.pictures import read_picture
 from redense.files.weights import load_exactly, read_weights
 from redense.runs.checkpoints import copy_whole, write_text, write_whole
@@ -60,11 +60,8 @@ def torchvision_cnn(name: str, weights: str, size: int = 224) -> Cnn:
     """
     names = zoo.list_models(zoo)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        raise ValueError(
-            f"no CNN is called {name!r}; near names: "
-            f"{', '.join(near or ('words', 'vgg16', 'resnet50'))}"
-        )
+        hint = near(name, names) or "it takes words, vgg16, resnet50 and torchvision's others"
+        raise ValueError(f"no CNN is called {name!r}; {hint}")
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         quick = {"init_weights": False} if name.startswith(("googlenet", "inception")) else {}

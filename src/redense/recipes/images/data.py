@@ -3,7 +3,6 @@ batches of them."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as T
 
 from redense import datasets
+from redense.files.names import near
 from redense.recipes.images import readers
 from redense.recipes.images.folders import (
     check_classes,
@@ -206,11 +206,10 @@ def _read_named(name: str, root: Path | None) -> tuple[dict[str, Split], tuple[s
             f"data {name!r}: no such folder; it needs train/ and val/ with one folder per class"
         )
     known_names = [*datasets.names(), "CIFAR10", "CIFAR100"]
-    near = difflib.get_close_matches(name, known_names, n=2, cutoff=0.4)
+    hint = near(name, known_names) or "there is none alike:"
     raise ValueError(
-        f"no data set is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}"
-        f"it takes {', '.join(datasets.names())}, a torchvision class such as CIFAR10, a folder "
-        "with train/ and val/, or a .csv list"
+        f"no data set is called {name!r}; {hint} it takes {', '.join(datasets.names())}, a "
+        "torchvision class such as CIFAR10, a folder with train/ and val/, or a .csv list"
     )
 
 

@@ -3,7 +3,6 @@ by name."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torchvision import models as zoo
+
+from redense.files.names import near
 
 
 class SmallNet(nn.Module):
@@ -107,8 +108,8 @@ def names() -> list[str]:
 def check_name(name: str) -> None:
     """Raise ValueError with near names if no model is called ``name``."""
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
-        raise ValueError(f"no model is called {name!r}; near names: {', '.join(near or _OURS)}")
+        hint = near(name, names()) or f"it takes {', '.join(_OURS)} and torchvision's"
+        raise ValueError(f"no model is called {name!r}; {hint}")
 
 
 def build(name: str, classes: int, channels: int, size: int) -> nn.Module:

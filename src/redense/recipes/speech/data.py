@@ -3,7 +3,6 @@ counted."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from redense import datasets
+from redense.files.names import near
 from redense.recipes.speech import alphabet as letters
 from redense.recipes.speech import digits, readers
 from redense.recipes.speech.readers import SPLITS, Splits, Utterance
@@ -162,11 +162,10 @@ def find(name: str) -> Splits:
     if path.exists() or path.suffix in (".json", ".jsonl", ".csv", ".tsv") or "/" in name:
         return readers.read(path)
     if name not in datasets.names():
-        near = difflib.get_close_matches(name, datasets.names(), n=2, cutoff=0.4)
+        hint = near(name, datasets.names()) or "there is none alike:"
         raise ValueError(
-            f"no data set is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}it "
-            "takes amazon-queen, fillets-cs, fillets-nl, tuxpaint-fr, spoken-digits, or "
-            f"{readers.KINDS}"
+            f"no data set is called {name!r}; {hint} it takes amazon-queen, "
+            f"fillets-cs, fillets-nl, tuxpaint-fr, spoken-digits, or {readers.KINDS}"
         )
     folder = datasets.prepare(name)
     card = json.loads((folder / "card.json").read_text("utf-8"))
