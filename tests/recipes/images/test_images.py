@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torchvision import models as zoo
 
 from redense.recipes.images import models
-from redense.recipes.images.data import AUGMENTATIONS, Batches, ImageData, Split, load
-from redense.recipes.images.options import ImageOptions
+from redense.recipes.images.data import Batches, ImageData, Split, load
+from redense.recipes.images.options import AUGMENTATIONS, ImageOptions
 from redense.recipes.images.task import ImageTask
 
 FAMILIES = [  # the smallest of each
