@@ -386,7 +386,6 @@ def test_training_follows_the_papers_sgd(pictures):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"model": "resnet"}, "no model is called 'resnet'; did you mean "),
         ({"augment": "crop"}, "augment must be one of none, flip, flip-crop, got 'crop'"),
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"size": 4}, "size must be at least 8, got 4"),

@@ -206,7 +206,7 @@ def _read_named(name: str, root: Path | None) -> tuple[dict[str, Split], tuple[s
             f"data {name!r}: no such folder; it needs train/ and val/ with one folder per class"
         )
     known_names = [*datasets.names(), "CIFAR10", "CIFAR100"]
-    hint = near(name, known_names) or "there is none alike:"
+    hint = near(name, known_names, 0.6) or "there is none alike:"
     raise ValueError(
         f"no data set is called {name!r}; {hint} it takes {', '.join(datasets.names())}, a "
         "torchvision class such as CIFAR10, a folder with train/ and val/, or a .csv list"

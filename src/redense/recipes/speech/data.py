@@ -162,7 +162,7 @@ def find(name: str) -> Splits:
     if path.exists() or path.suffix in (".json", ".jsonl", ".csv", ".tsv") or "/" in name:
         return readers.read(path)
     if name not in datasets.names():
-        hint = near(name, datasets.names()) or "there is none alike:"
+        hint = near(name, datasets.names(), 0.6) or "there is none alike:"
         raise ValueError(
             f"no data set is called {name!r}; {hint} it takes amazon-queen, "
             f"fillets-cs, fillets-nl, tuxpaint-fr, spoken-digits, or {readers.KINDS}"
