@@ -168,6 +168,13 @@ def test_the_trials_are_judged_on_the_test_split_when_all_is_over(network):
     assert network.budget.sentence in str(network)
 
 
+def test_the_confirmations_page_judges_against_the_tuned_control(network, tmp_path):
+    page = network.study.report(tmp_path / "page.html").read_text()
+    assert "minus control" in page
+    assert "Against the dense net" not in page
+    assert "no method" not in page
+
+
 def test_layers_are_those_of_the_network(network):
     held = {one.method.include for one in network.tried if one.side == "plan"}
     assert held <= {(), ("2.weight", "4.weight")}

@@ -56,7 +56,7 @@ from redense.report.weights import (
 )
 from redense.runs.checkpoints import write_text
 from redense.runs.sections import Sections, Table
-from redense.study.methods import BASELINE, CONTROL, is_proved
+from redense.study.methods import is_proved
 from redense.study.summary import Summary, summarize_records
 from redense.study.verdict import Verdict
 
@@ -223,7 +223,7 @@ def _judge(group: Group) -> tuple[Judgement | None, str | None]:
         return None, None
     try:
         failed = [f"{name} ({error})" for name, error in group.failed]
-        summary = summarize_records(group.records, failed=failed)
+        summary = summarize_records(group.records, failed=failed, **group.against)
     except ValueError as error:
         return None, str(error)
     judged = [summary.verdicts[name] for name in group.labels if name in summary.verdicts]
@@ -239,12 +239,13 @@ def _judge(group: Group) -> tuple[Judgement | None, str | None]:
 
 def _judged_figures(group: Group, key: str, judgement: Judgement) -> dict[str, Figure]:
     summary = judgement.summary
+    control, baseline = summary.comparison.control, summary.comparison.baseline
     to_control, to_baseline = summary.comparison.to_control, summary.comparison.to_baseline
-    others = [name for name in group.labels if name not in (CONTROL, BASELINE)]
+    others = [name for name in group.labels if name not in (control, baseline)]
     beside = [name for name in group.labels if name in to_baseline]
     return {
-        f"{key}-forest": forest(summary, to_control, others or list(to_control), CONTROL),
-        f"{key}-beside": forest(summary, to_baseline, beside, BASELINE),
+        f"{key}-forest": forest(summary, to_control, others or list(to_control), control),
+        f"{key}-beside": forest(summary, to_baseline, beside, baseline),
         f"{key}-cost": effect_against_cost(summary),
     }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Group:
     Args:
         commands: what was typed to make them, where it was stored.
         failed: (run, last line of its error).
+        against: a study's ``control`` and ``baseline``, where it says them.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Group:
     runs: tuple[Run, ...]
     commands: tuple[str, ...]
     failed: tuple[tuple[str, str], ...] = ()
+    against: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
@@ -106,8 +108,10 @@ def _study(path: Path, runs: Sequence[Run]) -> Group:
         if not (file.parent / "record.json").exists():
             lines = file.read_text("utf-8").strip().splitlines() or [""]
             failed.append((file.parent.name, lines[-1]))
-    name = path.resolve().name
-    return Group(name, True, tuple(runs), _commands([path / "study.json"]), tuple(failed))
+    name, file = path.resolve().name, path / "study.json"
+    asked = read_json(file) if file.is_file() else {}
+    against = {key: str(asked[key]) for key in asked if key in ("control", "baseline")}
+    return Group(name, True, tuple(runs), _commands([file]), tuple(failed), against)
 
 
 def _together(runs: list[Run]) -> list[Group]:

@@ -11,7 +11,7 @@ from typing import Any
 from redense.report.records import Group, Run
 from redense.runs.sections import Cell, Table, number, signed
 from redense.study.compare import Contrast
-from redense.study.methods import BASELINE, CONTROL, kind_of, simplicity
+from redense.study.methods import kind_of, simplicity
 from redense.study.stats import paired_difference
 from redense.study.summary import Summary
 
@@ -66,7 +66,7 @@ def _meaning(group: Group, label: str) -> str:
 
 
 def scores_table(summary: Summary) -> Table:
-    """A row per method: its score, and its difference to the matched control."""
+    """A row per method: its score, and its difference to the control."""
     rows = []
     for label in sorted(summary.scores, key=simplicity):
         mine = summary.comparison.summaries[label]
@@ -80,18 +80,25 @@ def scores_table(summary: Summary) -> Table:
                 *_difference(summary, summary.comparison.to_control.get(label)),
             ]
         )
-    titles = ("method", "epochs", "seeds", "mean", "sd", *_titles(summary, CONTROL))
+    titles = (
+        "method",
+        "epochs",
+        "seeds",
+        "mean",
+        "sd",
+        *_titles(summary, summary.comparison.control),
+    )
     return Table(f"{_score(summary)}, by method", titles, rows)
 
 
 def beside_table(summary: Summary) -> Table:
-    """A row per method: its difference to the dense net."""
+    """A row per method: its difference to the baseline, the dense net."""
     beside = summary.comparison.to_baseline
     rows = [
         [Cell(label, note=_title_of(label)), *_difference(summary, beside[label])]
         for label in sorted(beside, key=simplicity)
     ]
-    return Table(_score(summary), ("method", *_titles(summary, BASELINE)), rows)
+    return Table(_score(summary), ("method", *_titles(summary, summary.comparison.baseline)), rows)
 
 
 def other_tables(group: Group, summary: Summary) -> list[Table]:
@@ -109,13 +116,14 @@ def _other_table(group: Group, summary: Summary, name: str) -> Table:
         for label in group.labels
     }
     rows = []
+    reference = summary.comparison.control
     for label, mine in scores.items():
-        control = scores[CONTROL]
+        control = scores[reference]
         seeds = [seed for seed in mine if seed in control]
         pairs = [(mine[seed], control[seed]) for seed in seeds]
         finite = all(math.isfinite(value) for pair in pairs for value in pair)
         cells = [_NONE, _NONE]
-        if label != CONTROL and len(pairs) > 1 and finite:
+        if label != reference and len(pairs) > 1 and finite:
             difference = paired_difference(*zip(*pairs, strict=True))
             low, high = difference.interval
             digits = max(3, _decimals(high - low))
@@ -124,7 +132,7 @@ def _other_table(group: Group, summary: Summary, name: str) -> Table:
                 Cell(signed(f"{low:+.{digits}f} to {high:+.{digits}f}"), low),
             ]
         rows.append([Cell(label), number(fmean(mine.values()), "#.4g"), *cells])
-    titles = ("method", "mean", *_titles(summary, CONTROL)[:2])
+    titles = ("method", "mean", *_titles(summary, reference)[:2])
     return Table(f"{summary.split} {name}, not judged", titles, rows)
 
 
@@ -154,7 +162,7 @@ def _titles(summary: Summary, reference: str) -> tuple[str, ...]:
 
 def _difference(summary: Summary, contrast: Contrast | None) -> list[Cell]:
     if contrast is None:
-        return [_NONE, Cell("the matched control"), _NONE, _NONE]
+        return [_NONE, Cell("the control"), _NONE, _NONE]
     difference, sign = contrast.difference, 1 if summary.higher_is_better else -1
     low, high = sorted(sign * bound for bound in difference.interval)
     d = summary.decimals
