@@ -78,7 +78,7 @@ def release(model: nn.Module) -> None:
     """Free every weight of ``model``, whoever holds it: after a training that ended in the middle
     of a sparse phase.
 
-    >>> phases = PhaseScheduler(model, optimizer, plan)  # and then an exception, or a break
+    >>> phases = redense.PhaseScheduler(model, optimizer, plan)  # and then an exception
     >>> release(model)
     """
     for weight in model.parameters():

@@ -190,7 +190,7 @@ class PhaseScheduler:
         """This scheduler for ``torch.distributed.checkpoint``, which fills the entries of an
         existing state and so would lose masks: its state as one entry.
 
-        >>> dcp.load({"model": model, "phases": phases.stateful()}, checkpoint_id=folder)
+            dcp.load({"model": model, "phases": phases.stateful()}, checkpoint_id=folder)
         """
         return _WholeState(self)
 

@@ -22,8 +22,8 @@ Unit = Literal["epoch", "step"]
 class Walk:
     """A plan, what it counts and which weights it may hold.
 
-    >>> walk = Walk(plan, "epoch", include="encoder.*")
-    >>> walk.check_length(trainer.max_epochs, "max_epochs=6")
+    >>> walk = Walk(plan, "epoch", include="layer1.*")
+    >>> walk.check_length(len(plan), f"max_epochs={len(plan)}")
     >>> phases = walk.open(model, optimizer)
     """
 
