@@ -179,9 +179,9 @@ def forget_history(optimizer: Optimizer, masks: Mapping[int, Tensor]) -> None:
 class KnownState:
     """Whether anything but its own steps, a rollback say, has written to an optimizer's state.
 
-        known = KnownState(optimizer, weights)
-        optimizer.state[weight]["exp_avg"].copy_(earlier)
-        known.was_written()  # True
+    known = KnownState(optimizer, weights)
+    optimizer.state[weight]["exp_avg"].copy_(earlier)
+    known.was_written()  # True
     """
 
     def __init__(self, optimizer: Optimizer, weights: Iterable[Tensor]) -> None:

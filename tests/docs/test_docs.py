@@ -92,6 +92,14 @@ def stand_ins():
         model(data.x, (data.x[:, 0] > 0).long())["loss"].backward()
         optimizer.step()
 
+    def build(seed):
+        torch.manual_seed(seed)
+        network = Network(OrderedDict(layer1=nn.Linear(6, 10), layer2=nn.Linear(10, 2)))
+        return network, torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def accuracy(model):
+        return (model(data.x).argmax(1) == (data.x[:, 0] > 0).long()).float().mean()
+
     def train(epochs, lr=0.1):
         for _ in range(epochs):
             train_one_epoch(model, optimizer)
@@ -129,6 +137,8 @@ def stand_ins():
         "train": train,
         "train_one_epoch": train_one_epoch,
         "save": lambda *states: None,
+        "build": build,
+        "accuracy": accuracy,
     }
 
 
@@ -171,6 +181,7 @@ def desk(tmp_path, monkeypatch, stripes):
         for text in blocks(ending):
             (tmp_path / f"plan.{ending}").write_text(text)
     write_pictures(tmp_path / "my-pictures", side=64)
+    (tmp_path / "mine.py").write_text("def train(run):\n    return len(run.plan)\n")
     shards = tmp_path / "imagenet-1k"
     shards.mkdir()
     for part, many in (("train", 4), ("validation", 2)):
@@ -193,7 +204,7 @@ def test_readmes_commands_run_as_they_are_printed(desk, redense):
             program = words[words.index("-m") + 1 :]
             assert torchrun(int(words[2]), "-m", *program)
             assert (desk / "runs" / "four" / "record.json").exists()
-        elif words[0].endswith("redense") and words[1] == "prove":
+        elif words[0].endswith("redense") and words[1] == "prove" and "--dry-run" not in words:
             start_and_stop(words)
         elif words[0].endswith("redense"):
             answer = redense(*words[1:])
@@ -201,7 +212,17 @@ def test_readmes_commands_run_as_they_are_printed(desk, redense):
             assert answer.out, words
             ran.add(words[1])
     assert ran == {
-        *("train", "inspect", "eval", "classify", "export", "report", "sensitivity", "data")
+        *(
+            "train",
+            "inspect",
+            "eval",
+            "classify",
+            "export",
+            "report",
+            "sensitivity",
+            "data",
+            "prove",
+        )
     }
     assert (desk / "runs" / "images-1" / "record.json").exists()
     assert (desk / "hub" / "model.safetensors").exists()
