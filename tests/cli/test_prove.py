@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import TINY
 
 TRAIN = """
 import torch
@@ -132,3 +133,19 @@ def test_a_function_that_fails_in_every_run_says_why_and_ends_with_1(redense, fu
     assert answer.code == 1
     assert said in answer.out
     assert "error.txt" in answer.out
+
+
+def test_a_recipes_baseline_from_a_trained_network_is_that_network_as_it_came(pictures, redense):
+    flags = ("--data", pictures, *TINY)
+    lengths = ("--dense", "1", "--sparse", "0", "--redense", "0")
+    assert redense("train", "images", *flags, *lengths, "--out", "trained").code == 0
+    came = json.loads(Path("trained/record.json").read_text())
+    asked = ("--sparse", "1", "--redense", "1", "--seeds", "2", "--methods", "dense,lower_lr,dsd")
+    init = ("--init", "trained/model.safetensors", "--jobs", "1", "--out", "proof")
+    answer = redense("prove", "images", *flags, *asked, *init)
+    assert answer.code == 0, answer.out
+    baseline = json.loads(Path("proof/dense--0/record.json").read_text())
+    assert baseline["plan"] == []
+    assert baseline["test"] == came["test"]
+    assert baseline["weights_sha256"] == came["weights_sha256"]
+    assert Path("proof/dense--0/network.json").exists()

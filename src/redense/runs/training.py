@@ -76,6 +76,8 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         print(f"going on from {found[0]}")
     if len(plan):
         _fit(trainer, module, None if found is None else str(found[0]))
+    else:
+        module.trainer = trainer  # what fitting would have done; it is scored as it came
     if config.select == "best" and len(plan):
         task.model.load_state_dict(read(run.files.best_file)["state_dict"])
         run.selection = "the weights of the best validation epoch; the test split was read once"
