@@ -399,6 +399,7 @@ def test_a_streamed_run_resumes_bit_for_bit(folder, tmp_path, redense):
     assert whole["weights_sha256"] == resumed["weights_sha256"]
 
 
+@pytest.mark.filterwarnings("ignore:the released weights")  # of so few steps
 @pytest.mark.parametrize("augment", ["flip", "scale-crop"])
 def test_accumulated_parts_train_as_the_whole_batch(
     augment, folder, tmp_path, redense, monkeypatch
