@@ -75,6 +75,12 @@ CAPTIONS = --seeds 9 --methods dense,lower_lr,pruned,random_dsd,dsd --sparsity 0
 results-captions: setup
 	$(call results,captions,$(CAPTIONS))
 
+# README's picture: the page of the proof that examples/prove.py makes
+docs/proof.png: setup browser
+	folder=$$(mktemp -d) && cd $$folder && OMP_NUM_THREADS=1 $(CURDIR)/$(BIN)/python $(CURDIR)/examples/prove.py && \
+		$(CURDIR)/$(BIN)/redense report runs/spirals --out proof.html && \
+		chromium --headless --no-sandbox --hide-scrollbars --window-size=1100,1300 --screenshot=$(CURDIR)/docs/proof.png $$folder/proof.html
+
 # the trained networks that come along: 4 minutes of one core
 models: setup
 	run=$$(mktemp -d)/fashion-mnist && OMP_NUM_THREADS=1 $(BIN)/redense train images --accelerator cpu --out $$run && \

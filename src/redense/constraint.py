@@ -143,7 +143,8 @@ class Constraint:
 
     def _watch(self, optimizers: list[Optimizer], wrappers: list[Any]) -> None:
         for held in self._held:
-            self._handles.append(held.weight.register_post_accumulate_grad_hook(held))  # type: ignore[no-untyped-call]
+            register: Any = held.weight.register_post_accumulate_grad_hook
+            self._handles.append(register(held))
         for opt in optimizers:
             before = opt.register_step_pre_hook(self._before_step)
             after = opt.register_step_post_hook(self._after_step)

@@ -4,25 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import MINE, TINY
 
-TRAIN = """
-import torch
-from torch import nn
-
-
-def train(run):
-    torch.manual_seed(run.seed)
-    model = nn.Linear(6, 2)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    points = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
-    labels = (points[:, 0] > 0).long()
-    for _ in run.epochs(model, optimizer):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(points), labels).backward()
-        optimizer.step()
-    return {"valid": {"top1": float((model(points).argmax(1) == labels).float().mean())}}
-
+MORE = """
 
 def forgets(run):
     return 1.0
@@ -45,7 +29,7 @@ SHORT = ("--dense", "1", "--sparse", "1", "--redense", "1", "--sparsity", "0.5",
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(TRAIN)
+    Path("mine.py").write_text(MINE + MORE)
 
 
 def test_a_function_of_a_file_is_proved_and_the_command_is_kept(redense):
@@ -149,3 +133,13 @@ def test_a_recipes_baseline_from_a_trained_network_is_that_network_as_it_came(pi
     assert baseline["test"] == came["test"]
     assert baseline["weights_sha256"] == came["weights_sha256"]
     assert Path("proof/dense--0/network.json").exists()
+
+
+def test_a_file_may_be_called_as_a_module_of_pythons_is(redense):
+    Path("random.py").write_text(MINE)
+    flags = ("--seeds", "2", "--methods", "dense,lower_lr,dsd")
+    answer = redense("prove", "random.py:train", *SHORT, *flags)
+    assert answer.code == 0, answer.out + answer.err
+    import random
+
+    assert random.Random(0).random()

@@ -4,34 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import MINE, TINY
 
 from redense.recipes.schedule import read_plan, read_settings
 
-TRAIN = """
-import torch
-from torch import nn
-
-
-def train(run):
-    torch.manual_seed(run.seed)
-    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    points = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
-    labels = (points[:, 0] > 0).long()
-    for _ in run.epochs(model, optimizer):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(points), labels).backward()
-        optimizer.step()
-    return {"valid": {"top1": float((model(points).argmax(1) == labels).float().mean())}}
-"""
 SHORT = ("--dense", "1", "--epochs", "2", "--trials", "2", "--seeds", "1", "--confirm", "2")
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(TRAIN)
+    Path("mine.py").write_text(MINE)
 
 
 def test_a_function_of_a_file_is_searched_and_the_command_is_kept(redense):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redense.cli.flags import Machine, Parser, add_flag, build, choose, given, parse
-from redense.cli.functions import load_function
+from redense.cli.flags import Parser, add_flag, build, given, parse
+from redense.cli.targets import add_target_flags, load_function, recipe_of, usable_cores
 from redense.cli.train import run_config, usual_schedule
 from redense.recipes import RECIPES
 from redense.recipes.schedule import Schedule, read_plan, read_settings
@@ -73,12 +73,8 @@ class Study:
 
     @property
     def workers(self) -> int:
-        """Jobs at a time: slurm, taskset and a container's quota may leave fewer cores than there
-        are."""
-        from loky import cpu_count
-
-        cores: int = cpu_count()
-        return self.jobs or cores
+        """Jobs at a time."""
+        return usable_cores() if self.jobs is None else self.jobs
 
 
 def prove_command(arguments: list[str]) -> int:
@@ -87,9 +83,7 @@ def prove_command(arguments: list[str]) -> int:
         print(_USAGE)
         return 0 if arguments else 2
     target, flags = arguments[0], arguments[1:]
-    if target.endswith(".py"):
-        raise ValueError(f"{target} is a file: name its training function, {target}:train, say")
-    name = None if ":" in target else choose("recipe", target, RECIPES)
+    name = recipe_of(target)
     asked = parse(_parser(target, name, flags), flags)
     study = build(Study, asked)
     question = _question(target, name, asked, study, ["redense", "prove", *arguments])
@@ -124,11 +118,7 @@ def _parser(target: str, recipe: str | None, flags: list[str]) -> Parser:
         "one share to hold, several to compare with commas between them; 0.5/0.25 is one for each "
         "of two passes",
     )
-    if recipe is None:
-        add_flag(parser, "higher_is_better", bool, True, "of the score that is returned")
-    else:
-        parser.add_fields(RECIPES[recipe].options_class(), defaults=usual)
-        parser.add_fields(Machine, skip={"out", "strategy"})
+    add_target_flags(parser, recipe, usual)
     parser.add_argument(
         "--dry-run", action="store_true", help="print plans and cost, train nothing"
     )

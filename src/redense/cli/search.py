@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redense.cli.flags import Machine, Parser, add_flag, build, choose, parse
-from redense.cli.functions import load_function
+from redense.cli.flags import Parser, build, parse
+from redense.cli.targets import add_target_flags, load_function, recipe_of, usable_cores
 from redense.cli.train import run_config
 from redense.recipes import RECIPES
 
@@ -61,10 +61,7 @@ class Looking:
     @property
     def workers(self) -> int:
         """Jobs at a time."""
-        from loky import cpu_count
-
-        cores: int = cpu_count()
-        return cores if self.jobs is None else self.jobs
+        return usable_cores() if self.jobs is None else self.jobs
 
 
 def search_command(arguments: list[str]) -> int:
@@ -73,9 +70,7 @@ def search_command(arguments: list[str]) -> int:
         print(_USAGE)
         return 0 if arguments else 2
     target, flags = arguments[0], arguments[1:]
-    if target.endswith(".py"):
-        raise ValueError(f"{target} is a file: name its training function, {target}:train, say")
-    recipe = None if ":" in target else choose("recipe", target, RECIPES)
+    recipe = recipe_of(target)
     asked = parse(_parser(target, recipe), flags)
     looking = build(Looking, asked)
     search = _search(target, recipe, asked, looking, ["redense", "search", *arguments])
@@ -100,11 +95,7 @@ def _parser(target: str, recipe: str | None) -> Parser:
         "Look for the plan that helps, and for the control that does as well.",
     )
     parser.add_fields(Looking)
-    if recipe is None:
-        add_flag(parser, "higher_is_better", bool, True, "of the score that is returned")
-    else:
-        parser.add_fields(RECIPES[recipe].options_class())
-        parser.add_fields(Machine, skip={"out", "strategy"})
+    add_target_flags(parser, recipe)
     parser.add_argument(
         "--anyway", action="store_true", help="search even if the dense phase is not converged"
     )

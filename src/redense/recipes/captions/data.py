@@ -24,6 +24,7 @@ from redense.recipes.captions.features import (
 )
 from redense.recipes.captions.readers import Picture
 from redense.recipes.captions.word_cnn import SIZE, train_word_cnn, word_cnn
+from redense.runs.seeds import epoch_seed
 
 Pairs = tuple[Tensor, Tensor, Tensor]
 """Features (B, F), words (B, T), lengths (B,)."""
@@ -205,7 +206,7 @@ class Batches:
         return max(len(self._split.owners) // (self._batch * self._ranks), 1)  # whole batches only
 
     def __iter__(self) -> Iterator[Pairs]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self._epoch))
         order = torch.randperm(len(self._split.owners), generator=generator)[
             self._rank :: self._ranks
         ]

@@ -25,6 +25,7 @@ from redense.recipes.images.folders import (
     shuffled,
 )
 from redense.recipes.images.readers import Split
+from redense.runs.seeds import rank_seed
 
 _MOST_FLOATS = 40_000_000
 
@@ -165,7 +166,7 @@ class Batches:
         else:
             order = shuffled(len(self._split), self._seed, self._epoch)[self._rank :: self._ranks]
             generator = torch.Generator().manual_seed(
-                (self._seed * 1_000_003 + self._epoch) * 4099 + self._rank
+                rank_seed(self._seed, self._epoch, self._rank)
             )
         for number in range(len(self)):
             chosen = order[number * self._batch : (number + 1) * self._batch]
