@@ -7,10 +7,9 @@ epochs between methods.
 
 import torch
 import transformers
-from transformers.trainer_utils import get_last_checkpoint
 
 import redense
-from redense.huggingface import DSDCallback
+from redense.huggingface import DSDCallback, last_checkpoint
 
 
 def sentences(rows, seed):
@@ -31,7 +30,7 @@ def train(run):
         per_device_train_batch_size=32,
         seed=run.seed,
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
@@ -44,8 +43,7 @@ def train(run):
         callbacks=[DSDCallback(run.plan)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    (run.folder / "huggingface").mkdir(exist_ok=True)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(run.folder / "huggingface"))
+    trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir))
     answers = trainer.predict(trainer.eval_dataset)
     right = answers.predictions.argmax(1) == answers.label_ids
     return {"valid": {"accuracy": 100 * right.mean()}}

@@ -160,8 +160,10 @@ class DSDCallback(TrainerCallback):
             return
         phases = self.phases.state_dict()  # of sharded weights every rank has a part
         if args.should_save:
-            folder = _checkpoint(args, state)
-            torch.save({"global_step": state.global_step, "phases": phases}, folder / FILE)
+            path = _checkpoint(args, state) / FILE
+            partial = path.with_suffix(".partial")
+            torch.save({"global_step": state.global_step, "phases": phases}, partial)
+            partial.replace(path)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any
@@ -180,6 +182,21 @@ class DSDCallback(TrainerCallback):
     def _seek(self, step: int) -> None:
         if self.phases is not None and (news := self._walk.seek(self.phases, step)):
             _LOGGER.info(news)
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest checkpoint in ``folder`` that was written to its end, None where there is none.
+
+    A killed process may leave a folder that lacks files; the plan's state is written last, in one
+    step. Keep two (``save_total_limit=2``), so that the one before is there then.
+
+    >>> trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir))
+    """
+    whole = {
+        int(file.parent.name.removeprefix("checkpoint-")): str(file.parent)
+        for file in Path(folder).glob(f"checkpoint-*/{FILE}")
+    }
+    return whole[max(whole)] if whole else None
 
 
 _CLAIMS: list[tuple[str, weakref.ref[TrainerState]]] = []
@@ -220,10 +237,10 @@ def _saved(args: TrainingArguments, state: TrainerState, model: nn.Module) -> di
                 return phases
     raise FileNotFoundError(
         f"no {FILE} of the resumed checkpoint, step {state.global_step}, in "
-        f"{' or '.join(map(str, folders))}: name its "
-        f"folder in TrainingArguments(resume_from_checkpoint=...) too; if DSDCallback did not "
-        "write it, load its model "
-        f"and train a plan without a dense phase"
+        f"{' or '.join(map(str, folders))}: a kill while it was written leaves it out, then "
+        "resume from redense.huggingface.last_checkpoint(folder); else name its folder in "
+        "TrainingArguments(resume_from_checkpoint=...) too; if DSDCallback did not write it, load "
+        "its model and train a plan without a dense phase"
     )
 
 

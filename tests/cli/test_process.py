@@ -96,15 +96,14 @@ def test_a_stopped_training_says_how_to_go_on_and_does(number, code, desk, reden
     assert err == "stopped; nothing is lost: redense train images --resume run\n"
 
 
-@pytest.mark.parametrize("seconds", [0.6, 1.0, 1.5])
-def test_ctrl_c_while_importing_is_quiet(seconds, desk):
+@pytest.mark.parametrize("seconds", [0.6, 1.0, 1.5, 2.5])
+def test_ctrl_c_while_importing_is_quiet_and_prompt(seconds, desk):
+    """Extension modules that an interrupt goes through may abort the process: none does."""
     with start("train", "images", "--dense", "500", "--out", "run") as process:
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    # CPython ends by the signal itself where a C extension that is being imported saw it first:
-    # a shell shows 130 for both
-    assert process.returncode in (130, -signal.SIGINT)
+    assert process.returncode == 130
     assert err.startswith("stopped")
     assert err.count("\n") == 1
 

@@ -21,7 +21,7 @@ from transformers.optimization import Adafactor, AdafactorSchedule
 
 import redense
 from redense import Phase, Plan, dsd
-from redense.huggingface import DSDCallback
+from redense.huggingface import DSDCallback, last_checkpoint
 
 BATCHES = 3  # of 4 rows, in an epoch
 PLAN = dsd(dense=2, sparse=2, redense=2, sparsity=0.5)
@@ -420,6 +420,15 @@ def test_a_checkpoint_without_the_plan_s_file_is_refused(tmp_path):
         FileNotFoundError, match=r"if DSDCallback did not write it, load its model and train a plan"
     ):
         run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+
+
+def test_the_last_checkpoint_is_the_newest_that_was_written_to_its_end(tmp_path):
+    for step in (4, 8, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert last_checkpoint(tmp_path) is None
+    for step in (4, 8):
+        (tmp_path / f"checkpoint-{step}" / "redense.pt").write_bytes(b"")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
 
 
 def test_a_checkpoint_of_another_plan_is_refused_and_both_are_shown(tmp_path):

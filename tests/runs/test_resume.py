@@ -19,12 +19,12 @@ from redense.cli import main
 from redense.recipes.images import data
 from redense.runs.checkpoints import (
     DamagedCheckpointError,
-    WholeCheckpointIO,
     read,
     write_text,
     write_whole,
 )
 from redense.runs.record import masks_of
+from redense.runs.trainer import WholeCheckpointIO
 
 PLAN = ("--dense", "1", "--sparse", "4", "--redense", "1", "--augment", "flip-crop")
 COMMAND = (

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -341,23 +340,53 @@ def test_readmes_scores_without_skin_tone_are_the_records():
     assert words in " ".join((root / "README.md").read_text("utf-8").split())
 
 
-@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
-@pytest.mark.filterwarnings("default")  # the engines' own
-def test_a_local_cluster_of_each_engine_gives_the_same_records(tmp_path, backend):
-    code = (
-        "import pickle, sys; from pathlib import Path; from redense.study.running import "
-        "run_study\n"
-        "if __name__ == '__main__':  # dask spawns its workers\n"
-        "    jobs, work = pickle.loads(Path(sys.argv[2]).read_bytes())\n"
-        "    outcomes = run_study(Path(sys.argv[1]), jobs, work, workers=2, backend=sys.argv[3])\n"
-        "    sys.exit('; '.join(o.error for o in outcomes if o.error) or 0)"
+CLOSURE = """
+import sys
+import torch
+from torch.nn.functional import mse_loss
+import redense
+
+def training(rows):
+    def train(run):
+        torch.manual_seed(run.seed)
+        model = torch.nn.Linear(8, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for _ in run.epochs(model, optimizer):
+            optimizer.zero_grad()
+            mse_loss(model(rows), rows[:, :1] * 2).backward()
+            optimizer.step()
+        return mse_loss(model(rows), rows[:, :1] * 2).item()
+    return train
+
+if __name__ == "__main__":  # dask spawns its workers
+    rows = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+    out, backend, jobs = sys.argv[1:]
+    study = redense.prove(
+        training(rows), redense.dsd(2, 2, 2, 0.5), seeds=2, methods=("dense", "dsd"),
+        higher_is_better=False, out=out, backend=backend, jobs=int(jobs),
     )
-    script, asked = tmp_path / "study.py", tmp_path / "asked"
-    script.write_text(code)
-    jobs = jobs_of(["dense", "dsd"], seeds=(0, 1))
-    asked.write_bytes(pickle.dumps((jobs, WORK)))
+    sys.exit("; ".join(failure.why for failure in study.failed) or 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def near(tmp_path_factory):
+    """What the closure's study comes to in one process."""
+    folder = tmp_path_factory.mktemp("near")
+    (folder / "study.py").write_text(CLOSURE)
+    done = subprocess.run([sys.executable, folder / "study.py", folder / "out", "loky", "1"])
+    assert done.returncode == 0
+    return records(folder / "out")
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+def test_a_closures_study_has_the_same_records_on_two_workers_of_each_engine(
+    tmp_path, backend, near
+):
+    script = tmp_path / "study.py"
+    script.write_text(CLOSURE)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "far"), str(asked), backend],
+        [sys.executable, script, tmp_path / "out", backend, "2"],
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
@@ -369,9 +398,9 @@ def test_a_local_cluster_of_each_engine_gives_the_same_records(tmp_path, backend
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the engine's daemons too
     assert process.returncode == 0, errors[-2000:]
-    run_study(tmp_path / "near", jobs, WORK)
-    far, near = records(tmp_path / "far"), records(tmp_path / "near")
-    assert [r["weights_sha256"] for r in far] == [r["weights_sha256"] for r in near]
-    assert [(r["method"], r["seed"]) for r in far] == [
-        (m, s) for m in ("dense", "dsd") for s in (0, 1)
+    far = records(tmp_path / "out")
+    same = ("method", "seed", "weights_sha256", "valid", "phases")
+    assert len(far) == 6
+    assert [[one[key] for key in same] for one in far] == [
+        [one[key] for key in same] for one in near
     ]

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return 128 + received[0] if received else code
         except BaseException as error:
-            if received:  # importing, C code may make another error of it
+            if received:  # a library may make another error of it
                 return _stopped(error, received[0])
             if isinstance(error, KeyboardInterrupt):
                 return _stopped(error, signal.SIGINT)
@@ -85,6 +85,9 @@ def _interrupting_signals() -> Iterator[list[int]]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a fork, such as a data loader's, dies without a word
             os._exit(128 + number)
+        if _imports(frame):  # extension modules may make an abort of an interrupt
+            os.write(2, b"stopped\n")
+            os._exit(128 + number)
         received.append(number)
         raise KeyboardInterrupt
 
@@ -100,6 +103,15 @@ def _interrupting_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether an import is under way, perhaps of an extension module."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from safetensors import SafetensorError
 
 from redense.files.weights import BadWeightsError, read_checkpoint
@@ -88,22 +87,6 @@ def read(path: Path) -> dict[str, Any]:
     except BadWeightsError as error:
         raise DamagedCheckpointError(f"{path} is damaged: {error.reason}") from error
     return content
-
-
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written whole and checked when read."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        """Write beside, sync, rename."""
-        save_whole(checkpoint, Path(path))
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Check every byte, then load weights only."""
-        return read(Path(path))
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:

@@ -8,22 +8,40 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from redense.masks import build_masks
-from redense.runs.checkpoints import WholeCheckpointIO
+from redense.runs.checkpoints import read, save_whole
 from redense.runs.configuration import RunConfig
 from redense.runs.sharding import Sharded
 from redense.runs.task import Batches, Task
 
 STRATEGIES = {"ddp": DDPStrategy, "fsdp2": Sharded}
 """How several devices share a network."""
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written whole and checked when read."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write beside, sync, rename."""
+        save_whole(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Check every byte, then load weights only."""
+        return read(Path(path))
 
 
 def build_trainer(config: RunConfig, epochs: int, callbacks: list[Callback]) -> Trainer:

@@ -15,7 +15,7 @@ from itertools import count
 try:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
-    from scipy import special, stats  # type: ignore[import-untyped]
+    from scipy import special  # type: ignore[import-untyped]
 except ImportError as error:
     raise ImportError("redense.study needs scipy: pip install 'redense[study]'") from error
 
@@ -134,7 +134,7 @@ def sign_flip_p(differences: ArrayLike) -> float:
     if len(d) > _EXACT:
         spread = d.std(ddof=1)
         return (
-            float(2 * stats.t.sf(math.sqrt(len(d)) * abs(d.mean()) / spread, len(d) - 1))
+            float(2 * special.stdtr(len(d) - 1, -math.sqrt(len(d)) * abs(d.mean()) / spread))
             if spread
             else 0.0
         )
