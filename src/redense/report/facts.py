@@ -35,6 +35,7 @@ def facts(group: Group) -> list[tuple[str, str]]:
             "its source’s sha256" if is_function else "data sha256",
             each(lambda record: record["data"]["sha256"]),
         ),
+        *([("mind", each(_notes))] if any(map(_notes, group.records)) else []),
         ("scores", each(lambda record: record["selection"])),
         (
             f"weights of {first.label}, seed {first.seed}",
@@ -62,6 +63,10 @@ def _data(record: Mapping[str, Any]) -> str:
     counted = ", ".join(f"{size:,} {split}" for split, size in sizes.items())
     name = str(record["data"]["name"])
     return f"{name} ({counted})" if counted else name
+
+
+def _notes(record: Mapping[str, Any]) -> str:
+    return "; ".join(record["data"].get("notes", ()))
 
 
 def _folded(command: str) -> str:

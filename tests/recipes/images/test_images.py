@@ -72,6 +72,17 @@ def test_cifar_resnets_have_the_size_that_he_et_al_report(depth, layers, million
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
 
 
+def test_the_small_vgg_is_the_papers_kind():
+    network = models.build("vgg-small", 10, 1, 28)
+    assert sum(weight.numel() for weight in network.parameters()) == 273_474
+    linear = sum(weight.numel() for weight in network.classifier.parameters())
+    assert linear / 273_474 > 0.98
+    assert not any("Norm" in type(module).__name__ for module in network.modules())
+    assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.5] * 2
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    assert models.build("vgg-small", 10, 3, 32)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
 def test_cifar_resnet_shortcuts_pad_with_zeros_and_have_no_weights():
     block = models._Block(16, 32)
     assert {name.split(".")[0] for name, _ in block.named_parameters()} == {"first", "second"}
@@ -243,6 +254,28 @@ def test_the_held_out_part_is_the_same_for_every_seed_and_never_trained_on(mnist
     assert rows(fewer.train) < rows(first.data.train)
 
 
+def test_label_noise_makes_that_share_of_training_labels_wrong_and_no_other(mnist):
+    clean = load("MNIST", root=mnist)
+    noisy = load("MNIST", root=mnist, label_noise=0.25)
+    wrong = noisy.train.labels != clean.train.labels
+    assert int(wrong.sum()) == round(0.25 * len(clean.train))
+    for split in ("valid", "test"):
+        assert torch.equal(getattr(noisy, split).labels, getattr(clean, split).labels)
+    assert torch.equal(noisy.train.images, clean.train.images)
+    assert noisy.fingerprint()["sha256"] != clean.fingerprint()["sha256"]
+    assert "notes" not in clean.fingerprint()
+    assert noisy.fingerprint()["notes"] == [
+        f"{int(wrong.sum())} of {len(clean.train)} training labels are wrong on purpose "
+        "(--label-noise); those of validation and test are the data's own"
+    ]
+
+
+def test_label_noise_is_refused_where_images_are_streamed(pictures):
+    options = ImageOptions(data=str(pictures), augment="resize-crop", label_noise=0.2)
+    with pytest.raises(ValueError, match="label_noise needs images in memory, and .* is streamed"):
+        ImageTask(options, 0)
+
+
 @pytest.mark.network
 def test_fashion_mnist_is_55000_pictures_to_train_on_and_5000_held_out():
     data = load("fashion-mnist")
@@ -390,6 +423,7 @@ def test_training_follows_the_papers_sgd(pictures):
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"size": 4}, "size must be at least 8, got 4"),
         ({"valid_share": 1.0}, "valid_share must lie between 0 and 1, got 1.0; 0.1 is usual"),
+        ({"label_noise": 1.0}, r"label_noise must lie in \[0, 1\), got 1.0"),
         ({"lr": 0.0}, "lr must be a finite number above 0, got 0.0"),
         ({"momentum": -1.0}, "momentum must be a finite number at least 0, got -1.0"),
         (

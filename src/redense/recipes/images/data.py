@@ -24,6 +24,7 @@ from redense.recipes.images.folders import (
     is_list,
     shuffled,
 )
+from redense.recipes.images.noise import mislabel
 from redense.recipes.images.readers import Split
 from redense.runs.seeds import rank_seed
 
@@ -33,7 +34,7 @@ _MOST_FLOATS = 40_000_000
 @dataclass(frozen=True)
 class ImageData:
     """A data set by its three splits; ``test`` may be empty; ``mean`` and ``std`` of train's pixels
-    in [0, 1]."""
+    in [0, 1]; ``notes`` are what a reader of its scores must know."""
 
     name: str
     classes: tuple[str, ...]
@@ -42,6 +43,7 @@ class ImageData:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -65,12 +67,13 @@ class ImageData:
             digest.update(split.images.contiguous().numpy())
             digest.update(split.labels.contiguous().numpy())
         sizes = {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
-        return {
+        found: dict[str, object] = {
             "name": self.name,
             "sizes": sizes,
             "classes": len(self.classes),
             "sha256": digest.hexdigest(),
         }
+        return found | ({"notes": list(self.notes)} if self.notes else {})
 
 
 @lru_cache(maxsize=1)  # a study's worker runs many jobs on the same data
@@ -82,6 +85,7 @@ def load(
     root: Path | None = None,
     most: int | None = None,
     valid_share: float | None = None,
+    label_noise: float = 0.0,
 ) -> ImageData:
     """Read a data set whole into memory.
 
@@ -92,6 +96,7 @@ def load(
             folders and lists.
         channels: 1 or 3; default as stored, 3 for folders and lists.
         most, valid_share: see `folders.complete`.
+        label_noise: share of the training labels that `mislabel` replaces.
 
     Raises:
         ValueError, FileNotFoundError: a missing folder, a damaged image, a label outside the
@@ -110,8 +115,20 @@ def load(
     # every so many-th image, for their pixels as floats take four times the memory
     apart = max(len(train) // 10_000, math.ceil(train.images.numel() / _MOST_FLOATS), 1)
     std, mean = torch.std_mean(train.images[::apart].float().div_(255), dim=(0, 2, 3))
+    notes = ()
+    if label_noise:
+        given = train.labels
+        train = Split(train.images, mislabel(given, label_noise, len(classes)))
+        notes = (_note(given, train.labels),)
     return ImageData(
-        path.name, classes, train, valid, test, tuple(mean.tolist()), tuple((std + 1e-6).tolist())
+        path.name,
+        classes,
+        train,
+        valid,
+        test,
+        tuple(mean.tolist()),
+        tuple((std + 1e-6).tolist()),
+        notes,
     )
 
 
@@ -211,6 +228,13 @@ def _read_named(name: str, root: Path | None) -> tuple[dict[str, Split], tuple[s
     raise ValueError(
         f"no data set is called {name!r}; {hint} it takes {', '.join(datasets.names())}, a "
         "torchvision class such as CIFAR10, a folder with train/ and val/, or a .csv list"
+    )
+
+
+def _note(given: Tensor, mislabelled: Tensor) -> str:
+    return (
+        f"{int((given != mislabelled).sum()):,} of {len(given):,} training labels are wrong on "
+        "purpose (--label-noise); those of validation and test are the data's own"
     )
 
 

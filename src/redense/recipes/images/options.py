@@ -23,13 +23,15 @@ class ImageOptions:
             the shards or classes.txt). Shards, imagenet and folders that memory would not hold are
             streamed.
         data_root: where torchvision's data sets lie; default redense's cache folder.
-        model: small, cifar-resnet20, cifar-resnet56 or any torchvision classifier (resnet18, vgg16,
-            googlenet, ...). init: trained weights to start from instead of a first dense phase: a
+        model: small, vgg-small (the paper's kind without batch-norm; --lr 0.02), cifar-resnet20,
+            cifar-resnet56 or any torchvision classifier (resnet18, vgg16, googlenet, ...). init: trained weights to start from instead of a first dense phase: a
             .pt, .ckpt or .safetensors file with the
             model's keys, or pretrained for torchvision's published ones in the local cache.
         train_images: how many images of a seeded shuffle to train on; default all.
         valid_share: of the training images, held out for validation where the data have no split
             for it; default a tenth, at most 5,000.
+        label_noise: share of the training labels that are replaced by another class, drawn at
+            random and the same for every seed; images in memory only.
         size: pixels a side; default as stored, 64 for folders and lists, 224 for streamed ones.
         batch: images an optimizer step, over all devices together.
         accumulate: parts that a step's images are trained in one after another, where memory is
@@ -52,6 +54,7 @@ class ImageOptions:
     model: str = "small"
     train_images: int | None = None
     valid_share: float | None = None
+    label_noise: float = 0.0
     size: int | None = None
     init: str | None = None
     batch: int = 128
@@ -86,6 +89,11 @@ class ImageOptions:
         if self.valid_share is not None and not 0 < self.valid_share < 1:
             raise ValueError(
                 f"valid_share must lie between 0 and 1, got {self.valid_share}; 0.1 is usual"
+            )
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(
+                f"label_noise must lie in [0, 1), got {self.label_noise}; 0.2 makes a fifth of the "
+                "training labels wrong"
             )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(

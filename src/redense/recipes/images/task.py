@@ -39,6 +39,11 @@ class ImageTask(LightningModule):
         root = None if options.data_root is None else Path(options.data_root)
         self.data: ImageData | StreamedData
         if streams.wanted(options.data, options.augment, options.size):
+            if options.label_noise:
+                raise ValueError(
+                    f"label_noise needs images in memory, and {options.data} is streamed (--augment "
+                    f"{options.augment}); leave out --label-noise"
+                )
             self.data = open_stream(
                 options.data,
                 options.size or 224,
@@ -54,6 +59,7 @@ class ImageTask(LightningModule):
                 root=root,
                 most=options.train_images,
                 valid_share=options.valid_share,
+                label_noise=options.label_noise,
             )
         if options.accumulate > 1 and options.batch > len(self.data.train):
             raise ValueError(
