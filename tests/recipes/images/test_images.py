@@ -272,7 +272,7 @@ def test_label_noise_makes_that_share_of_training_labels_wrong_and_no_other(mnis
 
 def test_label_noise_is_refused_where_images_are_streamed(pictures):
     options = ImageOptions(data=str(pictures), augment="resize-crop", label_noise=0.2)
-    with pytest.raises(ValueError, match="label_noise needs images in memory, and .* is streamed"):
+    with pytest.raises(ValueError, match=r"label_noise needs images in memory, and .* is streamed"):
         ImageTask(options, 0)
 
 

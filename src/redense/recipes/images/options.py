@@ -23,10 +23,11 @@ class ImageOptions:
             the shards or classes.txt). Shards, imagenet and folders that memory would not hold are
             streamed.
         data_root: where torchvision's data sets lie; default redense's cache folder.
-        model: small, vgg-small (the paper's kind without batch-norm; --lr 0.02), cifar-resnet20,
-            cifar-resnet56 or any torchvision classifier (resnet18, vgg16, googlenet, ...). init: trained weights to start from instead of a first dense phase: a
-            .pt, .ckpt or .safetensors file with the
-            model's keys, or pretrained for torchvision's published ones in the local cache.
+        model: small, vgg-small (the paper's kind, without batch-norm; --lr 0.02), cifar-resnet20,
+            cifar-resnet56 or any torchvision classifier (resnet18, vgg16, googlenet, ...).
+        init: trained weights to start from instead of a first dense phase: a .pt, .ckpt or
+            .safetensors file with the model's keys, or pretrained for torchvision's published ones
+            in the local cache.
         train_images: how many images of a seeded shuffle to train on; default all.
         valid_share: of the training images, held out for validation where the data have no split
             for it; default a tenth, at most 5,000.

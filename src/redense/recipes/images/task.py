@@ -41,8 +41,8 @@ class ImageTask(LightningModule):
         if streams.wanted(options.data, options.augment, options.size):
             if options.label_noise:
                 raise ValueError(
-                    f"label_noise needs images in memory, and {options.data} is streamed (--augment "
-                    f"{options.augment}); leave out --label-noise"
+                    f"label_noise needs images in memory, and {options.data} is streamed with "
+                    f"--augment {options.augment}; leave out --label-noise"
                 )
             self.data = open_stream(
                 options.data,
