@@ -177,7 +177,16 @@ def flip_a_byte(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("damage", [cut, flip_a_byte], ids=["cut", "flipped byte"])
+def saved_without_loops(content):
+    """As a tool would: loaded, changed, saved."""
+    checkpoint = torch.load(io.BytesIO(content), weights_only=True)
+    del checkpoint["loops"]
+    changed = io.BytesIO()
+    torch.save(checkpoint, changed)
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_byte, saved_without_loops])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(copy, wanted, redense, damage):
     before, last = sorted((copy / "checkpoints").glob("epoch-*.ckpt"))[-2:]
     last.write_bytes(damage(last.read_bytes()))
@@ -187,6 +196,36 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(copy, wanted, 
     assert "trying the one before it" in answer.err
     assert f"going on from {before}" in answer.out
     assert sha256(copy) == wanted
+
+
+def first_momentum(checkpoint):
+    return checkpoint["optimizer_states"][0]["state"][0]["momentum_buffer"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.pop("loops"), "has no 'loops'"),
+        (lambda c: c.pop("optimizer_states"), "has no 'optimizer_states'"),
+        (lambda c: c["callbacks"].pop("DSDCallback"), "callbacks have no 'DSDCallback'"),
+        (
+            lambda c: c["state_dict"].pop("model.classifier.bias"),
+            "1 missing: model.classifier.bias",
+        ),
+        (lambda c: c["callbacks"]["DSDCallback"]["masks"].update(x=torch.ones(1)), "mask of 'x'"),
+        (lambda c: first_momentum(c).resize_(2, 2), "momentum_buffer of its optimizer state"),
+        (lambda c: c["optimizer_states"][0]["param_groups"].clear(), "its optimizer state does"),
+    ],
+)
+def test_one_from_before_there_were_sums_is_checked_part_by_part(copy, redense, change, words):
+    checkpoint = read(newest(copy))
+    change(checkpoint)
+    torch.save(checkpoint, newest(copy))
+    answer = redense("train", "images", "--resume", copy)
+    assert answer.code == 2
+    assert answer.err.startswith(f"redense: error: {newest(copy)}")
+    assert words in answer.err
+    assert answer.err.count("\n") == 1
 
 
 def test_a_half_written_checkpoint_is_passed_over_and_cleared_away(copy, wanted, redense):

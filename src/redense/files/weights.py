@@ -80,10 +80,22 @@ def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str,
     """Copy ``weights`` of ``source`` into the network called ``name``.
 
     Raises:
+        ValueError: as `check_exactly`.
+    """
+    own = network.state_dict()
+    prefix = check_exactly(own, weights, source, name)
+    network.load_state_dict({key: weights.get(prefix + key, tensor) for key, tensor in own.items()})
+
+
+def check_exactly(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str, name: str
+) -> str:
+    """The prefix under which ``weights`` of ``source`` are those of the network called ``name``.
+
+    Raises:
         ValueError: keys or shapes are not the network's own; what is not is listed, for nothing is
             guessed.
     """
-    own = network.state_dict()
     prefix = max(_PREFIXES, key=lambda p: sum(p + key in weights for key in own))
     missing = [
         key
@@ -104,7 +116,7 @@ def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str,
             f"{len(keys)} {kind}: {_few(keys)}" for kind, keys in wrong.items() if keys
         )
         raise ValueError(f"{source} does not fit {name} with its {len(own)} tensors; {told}")
-    network.load_state_dict({key: weights.get(prefix + key, tensor) for key, tensor in own.items()})
+    return prefix
 
 
 def _check_archive(file: Path) -> None:

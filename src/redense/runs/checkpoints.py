@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from redense.files.weights import BadWeightsError, read_checkpoint
+from redense.runs.seal import seal, unseal
 
 
 class DamagedCheckpointError(ValueError):
@@ -71,22 +72,31 @@ def copy_apart(source: Path, target: Path) -> None:
 
 
 def save_whole(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint whole."""
+    """Write a checkpoint whole, with the sum of its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda partial: _save(content, partial))
+    sealed = seal(content)
+    write_whole(path, lambda partial: _save(sealed, partial))
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU, after each of its entries has matched its checksum.
+    """A checkpoint on the CPU, after each of its entries and all of them together have matched
+    their sums.
 
     Raises:
         DamagedCheckpointError: names the file and what is wrong with it.
     """
     try:
-        content: dict[str, Any] = read_checkpoint(path)
+        content = read_checkpoint(path)
     except BadWeightsError as error:
         raise DamagedCheckpointError(f"{path} is damaged: {error.reason}") from error
-    return content
+    if not isinstance(content, dict):
+        raise DamagedCheckpointError(
+            f"{path} is damaged: it holds a {type(content).__name__}, not a training's state"
+        )
+    try:
+        return unseal(content)
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{path} is damaged: {error}") from error
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:

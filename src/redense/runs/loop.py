@@ -237,6 +237,16 @@ class Loop:
                 f"{file} was saved with {', '.join(sorted(saved)) or 'nothing'} beside model and "
                 f"optimizer, now it is {', '.join(sorted(self._stateful)) or 'nothing'}"
             )
+        try:
+            self._restore(content)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file} does not fit this training ({error}); start the run in another folder"
+            ) from error
+        if not self._run.quiet and self._run.main:
+            print(f"going on from {file}", flush=True)
+
+    def _restore(self, content: Mapping[str, Any]) -> None:
         phases = self._require_phases()
         self._model.load_state_dict(content["state_dict"])
         for optimizer, state in zip(self._optimizers, content["optimizers"], strict=True):
@@ -250,8 +260,6 @@ class Loop:
         self._run.seconds = content["seconds"]
         self._position = content["position"]
         phases.seek(self._position)
-        if not self._run.quiet and self._run.main:
-            print(f"going on from {file}", flush=True)
 
     def _take_over(self) -> None:
         """Once the plan is walked: the best or the averaged weights become the network's."""

@@ -26,6 +26,7 @@ from redense.runs.decay import WeightDecay
 from redense.runs.loop import DivergedError
 from redense.runs.pictures import draw_curves, draw_histograms
 from redense.runs.progress import Progress
+from redense.runs.restoring import check_fits, check_whole
 from redense.runs.run import Run, Scores
 from redense.runs.seeds import rank_seed
 from redense.runs.task import Batches, Task
@@ -55,7 +56,9 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     found = run.files.newest()
     history = _History(run, plan, task)
     if found is not None:
+        check_whole(*found, ["DSDCallback", history.state_key])
         history.check_data(*found)
+        check_fits(*found, module)
     averaging: list[Averaging | MovingAverage] = []
     if task.moving_average is not None:
         averaging.append(MovingAverage(plan, task.moving_average))
