@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check bench results-images results-captions results-speech models
+.PHONY: setup demo demo-speech demo-captions test browser check bench results-images results-captions results-speech results-search models
 
 setup: .venv/.ready
 
@@ -74,6 +74,14 @@ CAPTIONS = --seeds 9 --methods dense,lower_lr,pruned,random_dsd,dsd --sparsity 0
 	--dense 6 --sparse 5 --redense 2
 results-captions: setup
 	$(call results,captions,$(CAPTIONS))
+
+# the search of results/search-label-noise: 40 % of the labels are wrong; about 40 minutes of one core
+SEARCH = --data fashion-mnist --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 \
+	--dense 24 --epochs 16 --trials 40 --seeds 3 --confirm 10
+JOBS ?= 2
+results-search: setup
+	@run=1; while [ -e runs/results-search-$$run ]; do run=$$((run + 1)); done; \
+	OMP_NUM_THREADS=1 $(BIN)/redense search images --out runs/results-search-$$run --jobs $(JOBS) $(SEARCH)
 
 # README's picture: the page of the proof that examples/prove.py makes
 docs/proof.png: setup browser
