@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         magnitude_mask,
         random_mask,
     )
-    from .plan import Phase, Plan, acdc, dsd, spdf
+    from .plan import Phase, Plan, acdc, dsd, relearn, spdf
     from .prunable import prunable
     from .scheduler import PhaseScheduler
 
@@ -36,6 +36,7 @@ __all__ = [
     "prove",
     "prunable",
     "random_mask",
+    "relearn",
     "release",
     "search",
     "sparse",
@@ -53,7 +54,7 @@ _HOMES = {
         "magnitude_mask",
         "random_mask",
     ),
-    "plan": ("Phase", "Plan", "acdc", "dsd", "spdf"),
+    "plan": ("Phase", "Plan", "acdc", "dsd", "relearn", "spdf"),
     "proof": ("Study", "prove"),
     "prunable": ("prunable",),
     "recipes.trained": ("load",),  # a run's or an export's network

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import accumulate
 from numbers import Integral, Real
@@ -269,6 +269,46 @@ def spdf(
             Phase("dense", dense, lr=dense_lr, decay=decay),
         )
     )
+
+
+def relearn(
+    dense: int,
+    length: int,
+    cycles: int = 3,
+    sparsity: float = 0.5,
+    *,
+    decay: str = "cosine",
+) -> Plan:
+    """Forget and relearn: random weights held and released in cycles, all at the full rate.
+
+    Every cycle draws its random mask anew, holds for half of its time and lets go for the other
+    half. The method of Zhou et al., Fortuitous Forgetting, arXiv 2202.00155, with weights that are
+    held at zero for a while where theirs are drawn anew once.
+
+    Good for networks that overfit (few or partly wrong labels, new data for an old network) at the
+    settings people have; a tuned weight decay, averaging (SWA) or, from a trained network,
+    shrink-and-perturb gives about as much. See docs/when.md.
+
+    Args:
+        dense: length of the first dense phase; 0 starts from a trained model.
+        length: of all cycles together, at least two a cycle; earlier cycles are longer by one where
+            it cannot be divided.
+        decay: the rate's course in the last free phase, so that training comes to rest.
+
+    >>> [(phase.name, phase.length) for phase in relearn(30, cycles=2, length=20)]
+    [('dense', 30), ('sparse 1', 5), ('redense 1', 5), ('sparse 2', 5), ('redense 2', 5)]
+    """
+    if cycles < 1:
+        raise ValueError(f"cycles must be at least 1, got {cycles}")
+    if length < 2 * cycles:
+        raise ValueError(
+            f"length must be at least 2 a cycle, {2 * cycles} for {cycles} cycles, got {length}"
+        )
+    whole = [length // cycles + (number < length % cycles) for number in range(cycles)]
+    held = [steps // 2 for steps in whole]
+    free = [steps - steps // 2 for steps in whole]
+    plan = dsd(dense, held, free, sparsity, passes=cycles, redense_lr=1.0, mask="random")
+    return Plan((*plan.phases[:-1], replace(plan.phases[-1], decay=decay)))
 
 
 def check_sparsity(sparsity: float, of: str = "") -> float:

@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import tomllib
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LambdaLR
 
-from redense import Phase, Plan, acdc, dsd, random_mask, spdf
+from redense import Phase, PhaseScheduler, Plan, acdc, dsd, random_mask, relearn, spdf
 
 PAPER = dsd(dense=30, sparse=20, redense=20, sparsity=0.3)
 
@@ -263,8 +264,49 @@ def test_spdf_is_random_sparse_pre_training_and_then_dense():
     assert plan.phases == (Phase("sparse", 8, 0.75, mask="random"), Phase("dense", 2, lr=0.1))
 
 
+def test_relearn_cycles_random_masks_at_the_full_rate_and_comes_to_rest():
+    plan = relearn(10, cycles=3, length=20, sparsity=0.7)
+    lengths = [phase.length for phase in plan]
+    assert lengths == [10, 3, 4, 3, 4, 3, 3]  # cycles of 7, 7 and 6
+    assert [phase.sparsity for phase in plan] == [0.0, *(0.7, 0.0) * 3]
+    assert {phase.lr for phase in plan} == {1.0}
+    assert [phase.decay for phase in plan] == ["constant"] * 6 + ["cosine"]
+    assert {phase.mask for phase in plan if phase.sparsity} == {"random"}
+    assert relearn(0, length=6).phases[0].name == "sparse 1"
+
+
+def test_relearn_draws_its_mask_anew_in_every_cycle():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(40, 40)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    phases = PhaseScheduler(model, optimizer, relearn(0, cycles=3, length=6))
+    held = []
+    for _ in range(6):
+        if phases.phase.sparsity:
+            held.append(model.weight == 0)
+        model(torch.randn(8, 40)).square().sum().backward()
+        optimizer.step()
+        phases.step()
+    assert [int(zeros.sum()) for zeros in held] == [800] * 3
+    both = [int((one & two).sum()) for one, two in pairwise(held)]
+    assert all(300 < shared < 500 for shared in both)  # 400 expected of masks that know nothing
+
+
+@pytest.mark.parametrize(("length", "cycles"), [(5, 3), (2, 0)])
+def test_relearn_refuses_cycles_without_room(length, cycles):
+    with pytest.raises(ValueError, match=r"(length|cycles) must be at least"):
+        relearn(1, length, cycles)
+
+
 @pytest.mark.parametrize(
-    "plan", [PAPER, dsd(0, (1, 2), 3, passes=2, decay="step"), acdc(1, 2, 3, 4, 5), spdf(3, 4)]
+    "plan",
+    [
+        PAPER,
+        dsd(0, (1, 2), 3, passes=2, decay="step"),
+        acdc(1, 2, 3, 4, 5),
+        spdf(3, 4),
+        relearn(2, 9),
+    ],
 )
 def test_records_come_back_as_the_same_plan_through_json(plan):
     assert Plan.from_records(json.loads(json.dumps(plan.to_records()))) == plan

@@ -3,6 +3,7 @@
 import pytest
 
 import redense
+from redense.plan import Plan
 from redense.study.methods import (
     CONTROL,
     METHODS,
@@ -55,6 +56,38 @@ def test_sparsities_per_pass_keep_the_method_under_proof():
     }
     built = build_methods(["dense", "dsd"], plans)
     assert list(built) == ["dense", "dsd@0.5-0.25", "dsd@0.8-0.4"]
+
+
+def test_the_familys_other_plans_have_the_budget_of_the_one_under_proof():
+    built = build_methods(["relearn", "acdc", "spdf"], {"": redense.dsd(8, 10, 6, 0.3)})
+    assert {name: len(method.plan) for name, method in built.items()} == {
+        "relearn": 24,
+        "acdc": 24,
+        "spdf": 24,
+    }
+    first = redense.Phase("dense", 8)
+    assert built["relearn"].plan == Plan((first, *redense.relearn(0, 16)))
+    assert built["acdc"].plan == Plan((first, *redense.acdc(0, 3, 2, 2, final=4)))
+    assert built["spdf"].plan == redense.spdf(18, 6)
+    assert all(is_proved(name) for name in built)
+
+
+@pytest.mark.parametrize("length", range(3, 30))
+def test_they_fit_any_budget(length):
+    built = build_methods(
+        ["relearn", "acdc", "spdf"], {"": redense.dsd(1, length // 2, length - length // 2)}
+    )
+    assert {len(method.plan) for name, method in built.items()} == {1 + length}
+
+
+def test_acdc_refuses_a_budget_without_a_last_dense_phase():
+    with pytest.raises(ValueError, match=r"acdc needs at least 3 epochs behind .*, the plan has 2"):
+        build_methods(["acdc"], {"": redense.dsd(1, 1, 1)})
+
+
+def test_sparsities_are_the_familys_own_not_the_plans():
+    plans = {mark: redense.dsd(2, 8, 8, float(mark)) for mark in ("0.2", "0.5")}
+    assert list(build_methods(["relearn", "dsd"], plans)) == ["relearn", "dsd@0.2", "dsd@0.5"]
 
 
 def test_a_plan_without_a_dense_phase_gives_every_control_the_same_budget():

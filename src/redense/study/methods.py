@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from redense.plan import Phase, Plan
+from redense.plan import Phase, Plan, acdc, relearn, spdf
 
 CONTROL = "lower_lr"
 BASELINE = "dense"
@@ -124,6 +124,34 @@ def _swa(plan: Plan) -> Method:
     return Method(Plan((*first, averaged)), average="swa")
 
 
+def _relearn(plan: Plan) -> Method:
+    first = _first(plan)
+    length = len(plan) - sum(phase.length for phase in first)
+    cycles = min(3, length // 2)
+    return Method(Plan((*first, *relearn(0, length, cycles).phases)))
+
+
+def _acdc(plan: Plan) -> Method:
+    """In Peste et al.'s shares: three cycles of equal halves, about a seventh for the last dense
+    phase."""
+    first = _first(plan)
+    length = len(plan) - sum(phase.length for phase in first)
+    if length < 3:
+        raise ValueError(
+            f"acdc needs at least 3 epochs behind the first dense phase, the plan has {length}"
+        )
+    final = max(length // 7, 1)
+    cycles = min(3, (length - final) // 2)
+    half = (length - final) // (2 * cycles)
+    cycled = acdc(0, cycles, half, half, length - 2 * cycles * half)
+    return Method(Plan((*first, *cycled.phases)))
+
+
+def _spdf(plan: Plan) -> Method:
+    dense = plan.phases[-1].length
+    return Method(spdf(len(plan) - dense, dense))
+
+
 METHODS: Mapping[str, Kind] = {
     "dense": Kind(
         "dense training",
@@ -175,6 +203,30 @@ METHODS: Mapping[str, Kind] = {
         7,
         "longdash",
         _dsdsd,
+        True,
+    ),
+    "relearn": Kind(
+        "forget and relearn",
+        "half of the weights held at random, anew in each of three cycles, all at the full rate",
+        3,
+        "solid",
+        _relearn,
+        True,
+    ),
+    "acdc": Kind(
+        "AC/DC",
+        "the smallest 90 % held in three short cycles at the full rate, then dense at a tenth",
+        7,
+        "dashdot",
+        _acdc,
+        True,
+    ),
+    "spdf": Kind(
+        "sparse pre-training",
+        "75 % held at random from the start, then dense at a tenth",
+        6,
+        "dash",
+        _spdf,
         True,
     ),
 }
