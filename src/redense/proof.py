@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -23,9 +23,10 @@ from redense.runs.run import Run
 from redense.runs.sections import Section, Text
 from redense.study.folder import open_study, records
 from redense.study.jobs import Job, plan_jobs, saved_share
+from redense.study.looks import looks
 from redense.study.methods import BASELINE, CONTROL, Method, build_methods
 from redense.study.running import run_study
-from redense.study.summary import Summary, print_table, sentences, summarize_records
+from redense.study.summary import Summary, print_table, sentences, settled, summarize_records
 from redense.study.work import FunctionWork
 
 DEFAULT = ("dense", "longer", "lower_lr", "swa", "random_dsd", "dsd")
@@ -55,6 +56,8 @@ class Study:
     control: str = CONTROL
     baseline: str = BASELINE
     """What every method is judged against."""
+    most: int | None = None
+    """Seeds, where they were added until the verdict was clear."""
 
     @property
     def summary(self) -> Summary:
@@ -69,6 +72,7 @@ class Study:
             failed=self._missing,
             control=self.control,
             baseline=self.baseline,
+            most=self.most,
         )
 
     @property
@@ -88,6 +92,14 @@ class Study:
             {"method": record["method"], "seed": record["seed"], **record[split]}
             for record in self.records
         ]
+
+    def settled(self, within: float | None) -> bool:
+        """Whether more seeds are not needed: the verdict is clear, or its interval narrower than
+        ``within``."""
+        try:
+            return settled(self.summary, within)
+        except ValueError:
+            return False
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page on this study, by default to report.html in its folder, and its scores to
@@ -138,7 +150,9 @@ def prove(
     train: Callable[[Run], Any],
     plan: Plan,
     *,
-    seeds: int = 8,
+    seeds: int | Literal["auto"] = 8,
+    most: int = 40,
+    within: float | None = None,
     methods: Iterable[str] | Mapping[str, Plan] = DEFAULT,
     higher_is_better: bool = True,
     out: str | Path = "runs/proof",
@@ -155,7 +169,10 @@ def prove(
         train: gets a `Run`; returns a number, scores by metric, or those by split
             (``{"valid": {...}, "test": lambda: {...}}``). The first metric is judged.
         plan: what is put to the proof; it needs a sparse phase.
-        seeds: how many; each method runs once with each of 0, 1, 2, ...
+        seeds: how many; each method runs once with each of 0, 1, 2, ... ``"auto"`` adds them until
+            the verdict is clear, by a sequential test (`redense.study.looks`).
+        most: with ``seeds="auto"``, the seeds at which it ends at the latest.
+        within: with ``seeds="auto"``, enough where the interval of a difference is narrower.
         methods: names of `redense.study.methods.METHODS`; a mapping adds plans of your own by name.
         higher_is_better: of the judged metric.
         out: the study's folder.
@@ -174,14 +191,19 @@ def prove(
     [('dense', 2.0), ('dsd', 4.0), ('lower_lr', 4.0)]
     """
     check_function(train)
-    _check(plan, seeds, jobs, split)
+    grows = seeds == "auto"
+    count: Any = most if grows else seeds
+    _check(plan, count, jobs, split)
+    _check_growth(grows, most, within)
     built = build_methods(with_controls(methods), {"": plan})
     function = f"{train.__module__}:{getattr(train, '__qualname__', type(train).__name__)}"
     question = Question(
         folder=Path(out).expanduser(),
         train=train,
         methods=built,
-        seeds=seeds,
+        seeds=count,
+        grows=grows,
+        within=within,
         config=RunConfig(function=function, higher_is_better=higher_is_better),
         source_sha256=source_sha256(train),
         split=split,
@@ -194,6 +216,8 @@ class Question:
     """What a study asks: which methods, over how many seeds, of which training.
 
     Args:
+        seeds: how many; where it ``grows``, the most.
+        grows: seeds are added until the verdict is clear, or known to ``within``.
         folder: the study's.
         train: called with a `Run`.
         methods: by name, the baseline and the control among them.
@@ -208,6 +232,8 @@ class Question:
     methods: Mapping[str, Method]
     seeds: int
     config: RunConfig
+    grows: bool = False
+    within: float | None = None
     source_sha256: str = ""
     split: str = "test"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -221,56 +247,78 @@ class Question:
 
     def answer(self, *, jobs: int = 1, backend: str = "loky") -> Study:
         """Train what is not trained yet, and judge."""
-        planned = self.planned
         open_study(self.folder, self._settings(), self._defaults())
+        failed: list[Failure] = []
+        trained = 0
+        for seeds in self.judged_at:
+            planned = plan_jobs(self.methods, range(trained, seeds), self.config)
+            failed += self._train(planned, jobs, backend)
+            study = self._study(failed)
+            if self.grows and study.settled(self.within):
+                break
+            trained = seeds
+        return study
+
+    @property
+    def judged_at(self) -> tuple[int, ...]:
+        """Numbers of seeds; a growing study may end at each."""
+        return looks(self.seeds) if self.grows else (self.seeds,)
+
+    def announce(self, planned: Sequence[Job], left: Sequence[Job]) -> str:
+        """What is about to be spent, before it is."""
+        seeds = len({job.config.seed for job in planned})
+        more = f" of at most {self.seeds}" if self.grows else ""
+        return (
+            f"{self.folder}: {len(self.methods)} methods x {seeds} seeds{more}, "
+            f"{len(planned) - len(left)} of {len(planned)} runs done, "
+            f"{sum(job.epochs for job in left)} epochs to train; "
+            f"branching spares {100 * saved_share(planned):.0f} %"
+        )
+
+    def _train(self, planned: Sequence[Job], jobs: int, backend: str) -> list[Failure]:
         left = [job for job in planned if not (self.folder / job.name / "record.json").exists()]
-        outcomes = []
-        if left:
-            print(self.announce(left), file=sys.stderr)
-            data = {"name": self.config.trained, "sizes": {}, "sha256": self.source_sha256}
-            work = FunctionWork.of(self.train, reads_test=self.split == "test", data=data)
-            outcomes = run_study(self.folder, planned, work, workers=jobs, backend=backend)
-        failed = tuple(
+        if not left:
+            return []
+        print(self.announce(planned, left), file=sys.stderr)
+        data = {"name": self.config.trained, "sizes": {}, "sha256": self.source_sha256}
+        work = FunctionWork.of(self.train, reads_test=self.split == "test", data=data)
+        return [
             Failure(
                 outcome.job.config.method,
                 outcome.job.config.seed,
                 outcome.error,
                 self.folder / outcome.job.name / "error.txt",
             )
-            for outcome in outcomes
+            for outcome in run_study(self.folder, planned, work, workers=jobs, backend=backend)
             if outcome.error
-        )
-        found = tuple(records(self.folder))
+        ]
+
+    def _study(self, failed: Sequence[Failure]) -> Study:
         return Study(
             self.folder,
             self.split,
-            found,
-            failed,
-            saved_share(planned),
+            tuple(records(self.folder)),
+            tuple(failed),
+            saved_share(self.planned),
             control=self.control,
             baseline=self.baseline,
+            most=self._most,
         )
 
-    def announce(self, left: Sequence[Job]) -> str:
-        """What is about to be spent, before it is."""
-        planned = self.planned
-        return (
-            f"{self.folder}: {len(self.methods)} methods x {self.seeds} seeds, "
-            f"{len(planned) - len(left)} of {len(planned)} runs done, "
-            f"{sum(job.epochs for job in left)} epochs to train; "
-            f"branching spares {100 * saved_share(planned):.0f} %"
-        )
+    @property
+    def _most(self) -> int | None:
+        return self.seeds if self.grows else None
 
     def _settings(self) -> dict[str, Any]:
         shared = asdict(self.config)
         for name in _OF_A_RUN:
             del shared[name]
         plans = {name: method.plan.to_records() for name, method in self.methods.items()}
-        against = {"control": self.control, "baseline": self.baseline}
+        against = {"control": self.control, "baseline": self.baseline, "most": self._most}
         return {**shared, **against, "source_sha256": self.source_sha256, "methods": plans}
 
     def _defaults(self) -> dict[str, Any]:
-        against = {"control": CONTROL, "baseline": BASELINE}
+        against = {"control": CONTROL, "baseline": BASELINE, "most": None}
         known = {"source_sha256": "", "options": dict(self.options)}
         return {**asdict(RunConfig()), **against, **known}
 
@@ -299,6 +347,13 @@ def _check(plan: Any, seeds: Any, jobs: Any, split: str) -> None:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if split not in ("test", "valid"):
         raise ValueError(f"split must be test or valid, got {split!r}")
+
+
+def _check_growth(grows: bool, most: Any, within: Any) -> None:
+    if grows:
+        looks(most)
+    if within is not None and not (grows and within > 0):
+        raise ValueError(f"within is a width above 0 that goes with seeds='auto', got {within!r}")
 
 
 def with_controls(methods: Iterable[str] | Mapping[str, Plan]) -> dict[str, Plan | None]:

@@ -92,7 +92,10 @@ def test_what_is_no_function_is_one_line(redense, target, said):
     [
         (("--sparsity", "0"), "a study needs a plan that holds weights"),
         (("--sparsity", "half"), "--sparsity takes numbers such as 0.3"),
-        (("--seeds", "1"), "seeds must be at least 2, got 1"),
+        (("--seeds", "1"), "seeds must be auto, or at least 2, got 1"),
+        (("--seeds", "many"), "seeds must be auto, or at least 2, got many"),
+        (("--seeds", "auto", "--most", "9"), "most must be a whole number of at least 10 seeds"),
+        (("--within", "0.5"), "within is a width above 0 that goes with --seeds auto"),
         (("--backend", "slurm"), "backend must be one of loky, dask, ray, got 'slurm'"),
         (("--methods", "dense,dds"), "there is no method 'dds'"),
     ],

@@ -14,6 +14,7 @@ from redense.cli.targets import add_target_flags, load_function, recipe_of, usab
 from redense.cli.train import run_config, usual_schedule
 from redense.recipes import RECIPES
 from redense.recipes.schedule import Schedule, read_plan, read_settings
+from redense.study.looks import looks
 
 if TYPE_CHECKING:
     from redense.plan import Plan
@@ -43,7 +44,10 @@ class Study:
     """What is compared.
 
     Args:
-        seeds: how many; every method runs once with each of 0, 1, 2, ...
+        seeds: how many; every method runs once with each of 0, 1, 2, ... auto adds them until the
+            verdict is clear, by a sequential test.
+        most: with --seeds auto, the seeds at which it ends at the latest.
+        within: with --seeds auto, enough where a difference's interval is narrower than this.
         methods: with commas: dense, longer, lower_lr (the matched control), early_stop, swa,
             pruned, random_dsd, dsd, dsdsd.
         jobs: runs at a time, one thread each; default one per core that this process may use.
@@ -52,7 +56,9 @@ class Study:
         out: study folder; default runs/prove-NAME. An unfinished study there goes on.
     """
 
-    seeds: int = 8
+    seeds: str = "8"
+    most: int = 40
+    within: float | None = None
     methods: str = "dense,longer,lower_lr,swa,random_dsd,dsd"
     jobs: int | None = None
     backend: str = "loky"
@@ -64,12 +70,28 @@ class Study:
             raise ValueError(f"split must be test or valid, got {self.split!r}")
         if self.backend not in ("loky", "dask", "ray"):
             raise ValueError(f"backend must be one of loky, dask, ray, got {self.backend!r}")
-        if self.seeds < 2:
+        if not self.grows and (not self.seeds.isdecimal() or int(self.seeds) < 2):
             raise ValueError(
-                f"seeds must be at least 2, got {self.seeds}; a verdict needs 6 and more"
+                f"seeds must be auto, or at least 2, got {self.seeds}; a verdict needs 6 and more"
+            )
+        if self.grows:
+            looks(self.most)
+        if self.within is not None and not (self.grows and self.within > 0):
+            raise ValueError(
+                f"within is a width above 0 that goes with --seeds auto, got {self.within}"
             )
         if self.jobs is not None and self.jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {self.jobs}")
+
+    @property
+    def grows(self) -> bool:
+        """Whether seeds are added until the verdict is clear."""
+        return self.seeds == "auto"
+
+    @property
+    def count(self) -> int:
+        """Of seeds, or the most."""
+        return self.most if self.grows else int(self.seeds)
 
     @property
     def workers(self) -> int:
@@ -153,7 +175,9 @@ def _question(
         folder=study.out or folder,
         train=train,
         methods=methods,
-        seeds=study.seeds,
+        seeds=study.count,
+        grows=study.grows,
+        within=study.within,
         config=config,
         source_sha256=source,
         split=study.split,
@@ -187,7 +211,7 @@ def _plans(asked: argparse.Namespace) -> dict[str, Plan]:
 def _dry_run(question: Question) -> str:
     """The plan of every method, what all cost, and from how many seeds on there is a verdict."""
     plans = [f"{name}\n{method.plan}" for name, method in question.methods.items()]
-    said = [*plans, question.announce(question.planned), _least(question)]
+    said = [*plans, question.announce(question.planned, question.planned), _least(question)]
     return "\n\n".join([*said, *filter(None, [_too_few(question)])])
 
 
@@ -202,16 +226,19 @@ def _too_few(question: Question) -> str:
     least = _least_seeds(question)
     if question.seeds >= least:
         return ""
+    flag = "most" if question.grows else "seeds"
     return (
         f"warning: {question.seeds} seeds allow no verdict on {len(question.methods)} methods, "
-        f"pass --seeds {least} or fewer methods"
+        f"pass --{flag} {least} or fewer methods"
     )
 
 
 def _least_seeds(question: Question) -> int:
+    from redense.study.looks import confidence
     from redense.study.stats import least_seeds
 
-    return least_seeds(len(question.methods) - 1)
+    most = question.seeds if question.grows else None
+    return least_seeds(len(question.methods) - 1, confidence(most))
 
 
 def _answer(question: Question, study: Study) -> int:

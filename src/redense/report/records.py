@@ -37,7 +37,7 @@ class Group:
     Args:
         commands: what was typed to make them, where it was stored.
         failed: (run, last line of its error).
-        against: a study's ``control`` and ``baseline``, where it says them.
+        against: a study's ``control``, ``baseline`` and ``most`` seeds, where it says them.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Group:
     runs: tuple[Run, ...]
     commands: tuple[str, ...]
     failed: tuple[tuple[str, str], ...] = ()
-    against: Mapping[str, str] = field(default_factory=dict)
+    against: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
@@ -110,7 +110,7 @@ def _study(path: Path, runs: Sequence[Run]) -> Group:
             failed.append((file.parent.name, lines[-1]))
     name, file = path.resolve().name, path / "study.json"
     asked = read_json(file) if file.is_file() else {}
-    against = {key: str(asked[key]) for key in asked if key in ("control", "baseline")}
+    against = {key: asked[key] for key in asked if key in ("control", "baseline", "most")}
     return Group(name, True, tuple(runs), _commands([file]), tuple(failed), against)
 
 

@@ -124,7 +124,9 @@ def _other_table(group: Group, summary: Summary, name: str) -> Table:
         finite = all(math.isfinite(value) for pair in pairs for value in pair)
         cells = [_NONE, _NONE]
         if label != reference and len(pairs) > 1 and finite:
-            difference = paired_difference(*zip(*pairs, strict=True))
+            difference = paired_difference(
+                *zip(*pairs, strict=True), confidence=summary.comparison.confidence
+            )
             low, high = difference.interval
             digits = max(3, _decimals(high - low))
             cells = [

@@ -11,7 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from redense.study.compare import Comparison, compare
+from redense.study.compare import Comparison, Contrast, compare
+from redense.study.looks import confidence, looks
 from redense.study.methods import BASELINE, CONTROL, is_proved, simplicity
 from redense.study.verdict import Choice, Verdict, best_method, decimals, verdict
 
@@ -32,6 +33,8 @@ class Summary:
     verdicts: Mapping[str, Verdict]
     choice: Choice
     failed: Sequence[str] = ()
+    most: int | None = None
+    """Seeds of a study that added them as it needed them; None where their number was fixed."""
 
     @property
     def decimals(self) -> int:
@@ -48,6 +51,7 @@ def summarize_records(
     failed: Sequence[str] = (),
     control: str = CONTROL,
     baseline: str = BASELINE,
+    most: int | None = None,
 ) -> Summary:
     """Compare the methods of a study's records, paired over seeds, on ``test`` or ``valid``.
 
@@ -56,6 +60,7 @@ def summarize_records(
             beside ``wer``.
         failed: runs that have no record, each with its reason.
         control, baseline: what every method is judged against; one may be both.
+        most: seeds, where they were added until the verdict was clear (`redense.study.looks`).
 
     Raises:
         ValueError: too few methods or seeds, no control, or records of different tasks.
@@ -72,7 +77,13 @@ def summarize_records(
         scores.setdefault(record["method"], {})[record["seed"]] = record[split][metric]
         epochs[record["method"]] = record["cost"]["epochs"]
     higher = kind["higher_is_better"]
-    comparison = compare(scores, control=control, baseline=baseline, higher_is_better=higher)
+    comparison = compare(
+        scores,
+        control=control,
+        baseline=baseline,
+        higher_is_better=higher,
+        confidence=confidence(most),
+    )
     said = f"{split} {metric}"
     return Summary(
         split=split,
@@ -90,10 +101,12 @@ def summarize_records(
             scores,
             simplest_first=sorted(scores, key=simplicity),
             higher_is_better=higher,
+            confidence=comparison.confidence,
             metric=said,
             epochs=epochs,
         ),
         failed=tuple(failed),
+        most=most,
     )
 
 
@@ -174,7 +187,37 @@ def sentences(summary: Summary) -> list[str]:
     return [
         *(summary.verdicts[name].answer for name in proved),
         summary.choice.sentence,
+        *_growth(summary),
         *missing,
+    ]
+
+
+def settled(summary: Summary, within: float | None) -> bool:
+    """Whether more seeds are not needed: every method under proof helps, hurts, or is known to
+    ``within``, the width of its interval."""
+    contrasts = [
+        contrast for name, contrast in summary.comparison.to_control.items() if is_proved(name)
+    ]
+    return all(
+        contrast.outcome in ("helps", "hurts") or (within is not None and _width(contrast) < within)
+        for contrast in contrasts
+    )
+
+
+def _width(contrast: Contrast) -> float:
+    low, high = contrast.difference.interval
+    return high - low
+
+
+def _growth(summary: Summary) -> list[str]:
+    if summary.most is None:
+        return []
+    *before, last = looks(summary.most)
+    seeds = " or ".join([", ".join(map(str, before)), str(last)]) if before else str(last)
+    level = 1 - summary.comparison.confidence
+    return [
+        f"Seeds were added until the verdict was clear: judged at {seeds} seeds, each time at p "
+        f"below {level:.2g}, so that all looks together find what is not there in at most 5 %."
     ]
 
 
@@ -191,7 +234,8 @@ def as_markdown(summary: Summary) -> str:
 
 def _titles(summary: Summary) -> tuple[str, ...]:
     control, baseline = summary.comparison.control, summary.comparison.baseline
-    titles = ("epochs", "seeds", "mean", "sd", f"minus {control}", "95 % interval", "p (Holm)")
+    interval = f"{100 * summary.comparison.confidence:g} % interval"
+    titles = ("epochs", "seeds", "mean", "sd", f"minus {control}", interval, "p (Holm)")
     return titles if baseline == control else (*titles, f"minus {baseline}")
 
 

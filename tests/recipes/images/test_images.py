@@ -366,6 +366,18 @@ def test_flip_crop_matches_a_slow_plain_one(side, pad):
 # task
 
 
+def calibration_error(logits, labels):
+    """Mean distance of confidence and accuracy, over 15 equal bins of confidence."""
+    confidence, answers = logits.softmax(1).max(1)
+    right = (answers == labels).float()
+    bins = (confidence * 15).ceil()
+    return sum(
+        abs(float(right[bins == number].mean() - confidence[bins == number].mean()))
+        * float((bins == number).float().mean())
+        for number in bins.unique()
+    )
+
+
 def test_scores_equal_a_plain_computation(mnist):
     task = ImageTask(ImageOptions(data="MNIST", data_root=str(mnist)), seed=1).eval()
     with torch.no_grad():
@@ -386,6 +398,7 @@ def test_scores_equal_a_plain_computation(mnist):
         / 36,
         "top1": 100 * sum(rank < 1 for rank in ranks) / 36,
         "top5": 100 * sum(rank < 5 for rank in ranks) / 36,
+        "calibration_error": 100 * calibration_error(logits, labels),
     }
     assert task.scores() == pytest.approx(wanted, rel=1e-5)
     task.validation_step((images[:4], labels[:4]), 0)

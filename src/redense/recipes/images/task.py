@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from redense.recipes.images import models, streams
 from redense.recipes.images.data import Batches, ImageData, Split, load
@@ -83,6 +83,7 @@ class ImageTask(LightningModule):
             {
                 "top1": MulticlassAccuracy(classes, average="micro"),
                 "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes)),
+                "calibration_error": MulticlassCalibrationError(classes),
             }
         )
         self.loss = MeanMetric()
@@ -117,7 +118,8 @@ class ImageTask(LightningModule):
     test_step = validation_step
 
     def scores(self) -> dict[str, float]:
-        """Loss, and accuracy in per cent, since the last call."""
+        """Loss, and in per cent accuracy and calibration error (in expectation, 15 bins: Guo et al.
+        2017), since the last call."""
         found = {"loss": float(self.loss.compute())}
         found |= {name: 100 * float(value) for name, value in self.metrics.compute().items()}
         self.loss.reset()
