@@ -32,7 +32,7 @@ from .optimizers import (
     release_state,
     wrappers_in,
 )
-from .plan import check_sparsity
+from .plan import Sparsity, check_sparsity, plain_name
 from .prunable import Patterns, prunable
 from .tensors.sharded import is_sharded, shard_of
 from .tensors.zeroing import zero_pruned_
@@ -42,7 +42,7 @@ from .tensors.zeroing import zero_pruned_
 def sparse(
     model: nn.Module,
     optimizer: Optimizers,
-    sparsity: float,
+    sparsity: Sparsity,
     *,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
@@ -54,7 +54,8 @@ def sparse(
     Args:
         model: any module; see `prunable` for what is held by default and for ``include`` and
             ``exclude``. optimizer: the one that trains it, or several that share its weights (Muon
-            and AdamW, say). sparsity: share of each tensor, in [0, 1).
+            and AdamW, say). sparsity: share of each tensor, in [0, 1), or one for each pattern of
+            names, as for `redense.Phase`.
         mask: ``magnitude``, ``random``, ``global`` or a function ``(weight, sparsity) -> bool
             mask``, True = kept.
 
@@ -363,11 +364,6 @@ def _part_in(names: Iterable[str], copies: Container[str]) -> str:
             if ".".join(steps[cut:]) in copies:
                 return "".join(f"{step}." for step in steps[:cut])
     return ""
-
-
-def plain_name(name: str) -> str:
-    """A parameter's name without what wrappers put before it."""
-    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
 
 
 class _Held:

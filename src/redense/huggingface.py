@@ -190,6 +190,8 @@ def last_checkpoint(folder: str | Path) -> str | None:
     A killed process may leave a folder that lacks files; the plan's state is written last, in one
     step. Keep two (``save_total_limit=2``), so that the one before is there then.
 
+    >>> args = TrainingArguments("out", num_train_epochs=len(plan), save_total_limit=2)
+    >>> trainer = Trainer(model, args, train_dataset=data, callbacks=[DSDCallback(plan)])
     >>> trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir))
     """
     whole = {

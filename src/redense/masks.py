@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from .plan import check_sparsity
-from .prunable import Prunable
+from .plan import Sparsity, check_share, check_sparsity, in_percent
+from .prunable import Prunable, picked_by
 from .tensors.keys import GOLDEN, magnitude_keys, random_keys, scramble
 from .tensors.packing import pack_bits
 from .tensors.selection import keep_largest
@@ -43,7 +43,7 @@ def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
     >>> magnitude_mask(torch.tensor([0.1, -3.0, 2.0, -0.2]), 0.5)
     tensor([False,  True,  True, False])
     """
-    pruned = round(check_sparsity(sparsity) * weight.numel())
+    pruned = round(check_share(sparsity) * weight.numel())
     return lay_out(keep_largest([magnitude_keys(weight)], pruned, weight.numel())[0], weight)
 
 
@@ -53,7 +53,7 @@ def random_mask(weight: Tensor, sparsity: float, *, seed: int = 0) -> Tensor:
     The choice is a hash of ``seed``, the index and the weights' own bits, so that it is the same on
     every rank, differs from layer to layer and run to run, and touches no random generator.
     """
-    pruned = round(check_sparsity(sparsity) * weight.numel())
+    pruned = round(check_share(sparsity) * weight.numel())
     return lay_out(keep_largest([random_keys(weight, seed)], pruned, weight.numel())[0], weight)
 
 
@@ -65,7 +65,7 @@ def global_magnitude_masks(weights: Mapping[str, Tensor], sparsity: float) -> di
     then the lower index.
     """
     total = sum(weight.numel() for weight in weights.values())
-    pruned = round(check_sparsity(sparsity) * total)
+    pruned = round(check_share(sparsity) * total)
     _check_one_type(weights)
     keys = {name: _named(name, magnitude_keys, weight) for name, weight in weights.items()}
     try:
@@ -102,22 +102,29 @@ CRITERIA: dict[str, Criterion] = {
 
 
 def build_masks(
-    weights: Mapping[str, Tensor], sparsity: float, mask: str | MaskFunction = "magnitude"
+    weights: Mapping[str, Tensor], sparsity: Sparsity, mask: str | MaskFunction = "magnitude"
 ) -> dict[str, Tensor]:
     """One mask per weight: by a name of `CRITERIA` or by any function ``(weight, sparsity) ->
     mask``.
 
+    With a sparsity for each pattern (see `redense.plan.ByPattern`) what no pattern picks, or one
+    with 0, has no mask; ``global`` then ranks the weights of each pattern among themselves.
+
     A tensor of which nothing is kept cuts the network in two, and of one whose weights are all
     equal whole rows go: each is a warning.
     """
-    masks = _criterion(mask)(weights, sparsity)
+    choose = _criterion(mask)
+    chosen: dict[str, Tensor] = {}
+    for part, share in _parts(weights, sparsity):
+        chosen |= choose(part, share)
+    masks = {name: chosen[name] for name in weights if name in chosen}
     for name, made in masks.items():
         _check_mask(name, made, weights[name])
     emptied = [name for name, made in masks.items() if made.numel() and not _keeps_any(made)]
     if emptied:
         warnings.warn(
-            f"nothing is left of {', '.join(emptied)} at sparsity {sparsity:.3g}: no signal passes "
-            f"there; pass exclude={emptied} or a lower sparsity",
+            f"nothing is left of {', '.join(emptied)} at a sparsity of {in_percent(sparsity)}: no "
+            f"signal passes there; pass exclude={emptied} or a lower sparsity",
             stacklevel=3,
         )
     tied = [name for name, made in masks.items() if _is_constant(weights[name]) and _prunes(made)]
@@ -131,13 +138,19 @@ def build_masks(
     return masks
 
 
-def check_choosable(weights: Mapping[str, Tensor], mask: str | MaskFunction) -> None:
+def check_choosable(
+    weights: Mapping[str, Tensor], sparsity: Sparsity, mask: str | MaskFunction
+) -> None:
     """Raise now, in one error, what choosing masks of ``weights`` would raise after a dense phase:
-    an unknown name, types without magnitudes, unsupported sharding, several types at once."""
+    an unknown name, a pattern without effect, types without magnitudes, unsupported sharding,
+    several types at once."""
     _criterion(mask)
+    if not sparsity:
+        return
+    parts = [part for part, _ in _parts(weights, sparsity)]
     look = magnitude_keys if isinstance(mask, str) else shard_of
     refused: dict[str, Exception] = {}
-    for name, weight in weights.items():
+    for name, weight in (entry for part in parts for entry in part.items()):
         try:
             look(weight)
         except (TypeError, NotImplementedError) as refusal:
@@ -147,7 +160,26 @@ def check_choosable(weights: Mapping[str, Tensor], mask: str | MaskFunction) -> 
         others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise type(error)(f"{first}{others}: {error}; pass exclude={list(refused)}") from error
     if mask == "global":
-        _check_one_type(weights)
+        for part in parts:
+            _check_one_type(part)
+
+
+def _parts(
+    weights: Mapping[str, Tensor], sparsity: Sparsity
+) -> list[tuple[Mapping[str, Tensor], float]]:
+    """The weights of each pattern with its share."""
+    check_sparsity(sparsity)
+    if not isinstance(sparsity, Mapping):
+        return [(weights, sparsity)]
+    parts: list[tuple[Mapping[str, Tensor], float]] = []
+    for pattern, names in picked_by(sparsity, weights).items():
+        if isinstance(weights, Prunable):
+            part: Mapping[str, Tensor] = weights.only(names)
+        else:
+            part = {name: weights[name] for name in names}
+        if sparsity[pattern]:
+            parts.append((part, sparsity[pattern]))
+    return parts
 
 
 def _stacked(function: MaskFunction, weight: Tensor, sparsity: float) -> Tensor:

@@ -7,15 +7,21 @@ about models.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, groupby
 from numbers import Integral, Real
+from textwrap import fill
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+Sparsity = float | Mapping[str, float]
+"""One share for every tensor that may be held, or one for each pattern of names."""
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
@@ -34,7 +40,8 @@ class Phase:
     Args:
         name: what tables and pictures call it.
         length: how long it lasts, in the caller's unit (epochs or steps), at least 1.
-        sparsity: share of each prunable tensor that is held at zero, in [0, 1).
+        sparsity: share of each prunable tensor that is held at zero, in [0, 1): one number, or one
+            for each pattern of names, see `ByPattern`.
         lr: the phase's starting rate as a factor of the optimizer's own.
         decay: the rate's course inside the phase: ``constant``, ``linear``, ``cosine`` or ``step``.
         mask: what is held: ``magnitude`` (layerwise, the paper's), ``random``, ``global``, or a
@@ -43,7 +50,7 @@ class Phase:
 
     name: str
     length: int
-    sparsity: float = 0.0
+    sparsity: Sparsity = 0.0
     lr: float = 1.0
     decay: str = "constant"
     mask: str | Callable[..., Any] = "magnitude"
@@ -79,11 +86,50 @@ class Phase:
             )
         for field in fields(self):
             object.__setattr__(self, field.name, _python(getattr(self, field.name)))
+        if isinstance(self.sparsity, Mapping):
+            object.__setattr__(self, "sparsity", ByPattern(self.sparsity))
 
     @property
     def mask_name(self) -> str:
         """The mask's name as tables and records print it, the same in every process."""
         return self.mask if isinstance(self.mask, str) else _function_name(self.mask)
+
+
+class ByPattern(Mapping[str, float]):
+    """A sparsity for each pattern: names of parameters, or shell patterns over them, as
+    `redense.prunable` takes.
+
+    The first pattern that matches a name counts, so ``*``, for all others that may be held, comes
+    last. What no pattern matches is not held, and neither is what has 0.
+
+    >>> shares = ByPattern({"layer3.*": 0.5, "fc.weight": 0, "*": 0.2})
+    >>> [share_of(name, shares) for name in ("layer3.0.weight", "fc.weight", "layer1.0.weight")]
+    [0.5, 0, 0.2]
+    """
+
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        self._shares: dict[str, float] = {
+            _python(pattern): _python(share) for pattern, share in shares.items()
+        }
+
+    def __getitem__(self, pattern: str) -> float:
+        return self._shares[pattern]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shares)
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def __eq__(self, other: object) -> bool:
+        """The order counts as well."""
+        return isinstance(other, Mapping) and list(self.items()) == list(other.items())
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._shares)
 
 
 @dataclass(frozen=True)
@@ -147,9 +193,20 @@ class Plan:
         phase = self.phases[index]
         return phase.lr * DECAYS[phase.decay]((step - self.starts[index]) / phase.length)
 
+    def to_toml(self) -> str:
+        """The plan as a file for ``redense train --plan``.
+
+        >>> Plan((Phase("sparse", 3, {"fc.*": 0.5, "*": 0.2}),)).to_toml().splitlines()[1:4]
+        ['name = "sparse"', 'length = 3', 'sparsity = {"fc.*" = 0.5, "*" = 0.2}']
+        """
+        lines = []
+        for record in self.to_records():
+            lines += ["[[phases]]", *(f"{key} = {toml(value)}" for key, value in record.items())]
+        return "\n".join(lines)
+
     def to_records(self) -> list[dict[str, Any]]:
         """The plan as a list of plain dictionaries, one per phase, for JSON, TOML and YAML."""
-        return [vars(phase) | {"mask": phase.mask_name} for phase in self.phases]
+        return [_record(phase) for phase in self.phases]
 
     @classmethod
     def from_records(cls, records: Sequence[Mapping[str, Any]]) -> Plan:
@@ -171,7 +228,7 @@ class Plan:
                 phase.name,
                 f"{start}-{start + phase.length - 1}" if phase.length > 1 else f"{start}",
                 f"{phase.length}",
-                f"{phase.sparsity:.3g}",
+                "by pattern" if isinstance(phase.sparsity, Mapping) else f"{phase.sparsity:.3g}",
                 f"x {phase.lr:.3g}",
                 phase.decay,
                 phase.mask_name if phase.sparsity else "-",
@@ -183,6 +240,11 @@ class Plan:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             for row in (header, *rows)
         ]
+        lines += [
+            _held_by_pattern(phase.name, phase.sparsity)
+            for phase in self.phases
+            if isinstance(phase.sparsity, Mapping)
+        ]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -190,7 +252,7 @@ def dsd(
     dense: int,
     sparse: int | Sequence[int],
     redense: int | Sequence[int],
-    sparsity: float | Sequence[float] = 0.3,
+    sparsity: Sparsity | Sequence[Sparsity] = 0.3,
     *,
     passes: int = 1,
     sparse_lr: float | Sequence[float] = 1.0,
@@ -204,7 +266,8 @@ def dsd(
     Args:
         dense: length of the first dense phase; 0 leaves it out, to start from a trained model.
         sparse, redense: lengths of the two phases of a pass.
-        sparsity: share held at zero; the paper finds 25-50 % to work, 30 % on ImageNet.
+        sparsity: share held at zero; the paper finds 25-50 % to work, 30 % on ImageNet. One number,
+            or one for each pattern of names: ``{"layer3.*": 0.5, "*": 0.2}``.
         sparse_lr, redense_lr: starting rates as factors of the first dense phase's; the paper
             re-trains at a tenth. Lengths, sparsity and rates may each be one value or one per pass.
 
@@ -216,10 +279,11 @@ def dsd(
     if isinstance(dense, Integral) and dense < 0:
         raise ValueError(f"dense must be 0 (start from a trained model) or more, got {dense}")
     phases = [Phase("dense", dense, decay=decay)] if dense else []
+    sparsities: tuple[Sparsity, ...] = _per_pass("sparsity", sparsity, passes)
     columns = (
         _per_pass("sparse", sparse, passes),
         _per_pass("redense", redense, passes),
-        _per_pass("sparsity", sparsity, passes),
+        sparsities,
         _per_pass("sparse_lr", sparse_lr, passes),
         _per_pass("redense_lr", redense_lr, passes),
     )
@@ -238,7 +302,7 @@ def acdc(
     sparse: int,
     redense: int,
     final: int,
-    sparsity: float = 0.9,
+    sparsity: Sparsity = 0.9,
     *,
     decay: str = "constant",
 ) -> Plan:
@@ -256,7 +320,7 @@ def acdc(
 def spdf(
     sparse: int,
     dense: int,
-    sparsity: float = 0.75,
+    sparsity: Sparsity = 0.75,
     *,
     dense_lr: float = 0.1,
     decay: str = "constant",
@@ -275,7 +339,7 @@ def relearn(
     dense: int,
     length: int,
     cycles: int = 3,
-    sparsity: float = 0.5,
+    sparsity: Sparsity = 0.5,
     *,
     decay: str = "cosine",
 ) -> Plan:
@@ -311,15 +375,84 @@ def relearn(
     return Plan((*plan.phases[:-1], replace(plan.phases[-1], decay=decay)))
 
 
-def check_sparsity(sparsity: float, of: str = "") -> float:
-    """``sparsity`` itself if it lies in [0, 1), else a ValueError that names it."""
-    if isinstance(sparsity, bool) or not isinstance(sparsity, Real):
-        raise TypeError(f"{of}sparsity must be a number in [0, 1), got {sparsity!r}")
-    if not 0 <= sparsity < 1:
+def check_sparsity(sparsity: Sparsity, of: str = "") -> Sparsity:
+    """``sparsity`` itself if it lies in [0, 1), or each of a mapping's does, else an error that
+    names it."""
+    if not isinstance(sparsity, Mapping):
+        return check_share(sparsity, of)
+    for pattern, share in sparsity.items():
+        if not isinstance(pattern, str) or not pattern:
+            raise TypeError(
+                f"{of}sparsity must map names or patterns such as 'layer3.*' to shares, got "
+                f"{pattern!r}"
+            )
+        check_share(share, f"{of}{pattern}: ")
+    if not any(sparsity.values()):
         raise ValueError(
-            f"{of}sparsity must lie in [0, 1), got {sparsity}; 0.3 removes 30 % of the weights"
+            f"{of}sparsity={dict(sparsity)} holds nothing; give a pattern a share above 0, or "
+            "sparsity=0 for a dense phase"
+        )
+    patterns = list(sparsity)
+    if "*" in patterns[:-1]:
+        raise ValueError(
+            f"{of}the first pattern that matches counts, so behind '*' {patterns[-1]!r} would "
+            "hold nothing; put '*' last"
         )
     return sparsity
+
+
+def check_share(share: float, of: str = "") -> float:
+    """``share`` itself if it is a number in [0, 1), else an error that names it."""
+    if isinstance(share, bool) or not isinstance(share, Real):
+        raise TypeError(f"{of}sparsity must be a number in [0, 1), got {share!r}")
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"{of}sparsity must lie in [0, 1), got {share}; 0.3 removes 30 % of the weights"
+        )
+    return share
+
+
+def toml(value: Any) -> str:
+    """Text, a number, or a list or table of them, as TOML writes it.
+
+    >>> toml({"fc.*": 0.5}), toml([1, "a"])
+    ('{"fc.*" = 0.5}', '[1, "a"]')
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what wrappers (``torch.compile``, DDP) put before it."""
+    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a parameter's name, with or without a wrapper's part, is ``pattern`` or fits it as
+    a file's would in a shell."""
+    return any(
+        known == pattern or fnmatchcase(known, pattern) for known in (name, plain_name(name))
+    )
+
+
+def share_of(name: str, sparsity: Sparsity) -> float:
+    """The share that is held of the tensor ``name``, 0 where no pattern matches it."""
+    if not isinstance(sparsity, Mapping):
+        return sparsity
+    return next((share for pattern, share in sparsity.items() if matches(name, pattern)), 0.0)
+
+
+def in_percent(sparsity: Sparsity) -> str:
+    """A phase's sparsity in a few words, for tables and logs.
+
+    >>> in_percent(0.3), in_percent({"fc.*": 0.5, "*": 0.2})
+    ('30 %', '20-50 %')
+    """
+    if not isinstance(sparsity, Mapping):
+        return f"{100 * sparsity:.3g} %"
+    least, most = min(sparsity.values()), max(sparsity.values())
+    return in_percent(most) if least == most else f"{100 * least:.3g}-{in_percent(most)}"
 
 
 def _python(value: Any) -> Any:
@@ -334,6 +467,24 @@ def _python(value: Any) -> Any:
     return float(value) if isinstance(value, Real) else value
 
 
+def _record(phase: Phase) -> dict[str, Any]:
+    """A phase in plain data."""
+    record = vars(phase) | {"mask": phase.mask_name}
+    if isinstance(phase.sparsity, Mapping):
+        record["sparsity"] = dict(phase.sparsity)
+    return record
+
+
+def _held_by_pattern(name: str, shares: Mapping[str, float]) -> str:
+    """What a phase holds of what its patterns match, below the plan's table."""
+    parts = [
+        f"{in_percent(share)} of {', '.join(pattern for pattern, _ in same)}"
+        for share, same in groupby(shares.items(), key=lambda item: item[1])
+    ]
+    text = f"{name} holds {'; '.join(parts)}; of what matches several the first counts"
+    return fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
 def _function_name(function: Callable[..., Any]) -> str:
     if isinstance(function, partial):
         given = [repr(value) for value in function.args]
@@ -343,7 +494,7 @@ def _function_name(function: Callable[..., Any]) -> str:
 
 
 def _per_pass(name: str, value: T | Sequence[T], passes: int) -> tuple[T, ...]:
-    if not isinstance(value, Iterable):
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
         return (value,) * int(passes)
     values = tuple(value)
     if len(values) != passes:

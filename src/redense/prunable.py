@@ -5,17 +5,20 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from inspect import isfunction
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
+
+from .plan import ByPattern, Plan, in_percent, matches, share_of
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 Patterns = Selector | Iterable[Selector]
@@ -25,7 +28,6 @@ _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNor
 _MATRICES = (_ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _NO_MATRIX = re.compile("embed|norm|codebook|quantiz", re.IGNORECASE)
 _CENTRES = {"mean", "var_mean", "std_mean", "batch_norm", "layer_norm", "group_norm"}
-_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")
 
 
 class Prunable(dict[str, nn.Parameter]):
@@ -33,18 +35,24 @@ class Prunable(dict[str, nn.Parameter]):
 
     def __init__(
         self,
-        model: nn.Module,
-        chosen: dict[str, nn.Parameter],
+        chosen: Mapping[str, nn.Parameter],
         rows: list[Row],
-        stacks: frozenset[str] = frozenset(),
+        stacks: frozenset[str],
+        title: str,
+        adapters: bool,
     ) -> None:
         super().__init__(chosen)
         self.rows = rows
         """Every tensor of the model, in its order."""
         self.stacks = stacks
         """Names of tensors that are several matrices, one per expert, each with its own mask."""
-        self._title = type(model).__name__
-        self._adapters = any(type(m).__module__.startswith("peft.") for m in model.modules())
+        self._title = title
+        self._adapters = adapters
+
+    def only(self, names: Iterable[str]) -> Prunable:
+        """Those of these names."""
+        chosen = {name: self[name] for name in names}
+        return Prunable(chosen, self.rows, self.stacks, self._title, self._adapters)
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -58,9 +66,17 @@ class Prunable(dict[str, nn.Parameter]):
         return sum(weight.numel() for weight in self.values()) / max(matrices, 1)
 
     def __str__(self) -> str:
-        return "\n".join([*_table(self.rows), *self._summary()])
+        return "\n".join([*_table(self.rows, {}), *self._summary()])
 
     __repr__ = __str__
+
+    def preview(self, plan: Plan) -> str:
+        """The table with a column for each phase of ``plan`` whose sparsity differs from pattern to
+        pattern: what is held of each weight."""
+        shares = {
+            phase.name: phase.sparsity for phase in plan if isinstance(phase.sparsity, ByPattern)
+        }
+        return "\n".join([*_table(self.rows, shares), *self._summary()])
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, nn.Parameter]]]:
         return dict, (dict(self),)
@@ -157,7 +173,48 @@ def prunable(
             "trainable matrix"
         )
     stacks = frozenset(weight.name for weight in weights if weight.stack)
-    return Prunable(model, chosen, rows, stacks)
+    title = type(model).__name__
+    adapters = any(type(module).__module__.startswith("peft.") for module in model.modules())
+    return Prunable(chosen, rows, stacks, title, adapters)
+
+
+def picked_by(patterns: Iterable[str], weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """The names that each pattern picks of the weights that may be held; the first that matches a
+    name counts.
+
+    Raises:
+        ValueError: for the patterns that pick none, each with its reason or with near names.
+
+    >>> picked_by(["layer2.*", "*"], prunable(model))
+    {'layer2.*': ['layer2.weight'], '*': ['layer1.weight']}
+    """
+    picked: dict[str, list[str]] = {pattern: [] for pattern in patterns}
+    for name in weights:
+        first = next((pattern for pattern in picked if matches(name, pattern)), None)
+        if first is not None:
+            picked[first].append(name)
+    idle = [pattern for pattern, names in picked.items() if not names]
+    if idle:
+        reasons = [_why_idle(pattern, picked, weights) for pattern in idle]
+        raise ValueError(f"sparsity has a pattern without effect: {'; '.join(reasons)}")
+    return picked
+
+
+def _why_idle(
+    pattern: str, picked: Mapping[str, Sequence[str]], weights: Mapping[str, Tensor]
+) -> str:
+    taken = next((name for name in weights if matches(name, pattern)), None)
+    if taken is not None:
+        first = next(other for other, names in picked.items() if taken in names)
+        return f"{first!r} stands before {pattern!r} and matches the same weights"
+    rows = weights.rows if isinstance(weights, Prunable) else []
+    left_out = next((row for row in rows if matches(row.name, pattern)), None)
+    if left_out is not None:
+        return (
+            f"{pattern!r} matches {left_out.name}, which is not to be held ({left_out.why}); "
+            "include=... says what is"
+        )
+    return f"{pattern!r} matches no weight; {_near(pattern, weights)}"
 
 
 def patterns(argument: str, given: Patterns | None) -> tuple[Selector, ...] | None:
@@ -199,8 +256,7 @@ class _Weight:
 
     def fits(self, selector: Selector) -> bool:
         if isinstance(selector, str):
-            names = self.name, _WRAPPERS.sub("", self.name)
-            return any(name == selector or fnmatchcase(name, selector) for name in names)
+            return matches(self.name, selector)
         if isinstance(selector, type):
             return isinstance(self.owner, selector)
         return bool(selector(self.name, self.parameter))
@@ -340,19 +396,23 @@ def _warn_of_ties(owned: Sequence[tuple[str, nn.Module, nn.Parameter]]) -> None:
         )
 
 
-def _table(rows: Iterable[Row]) -> list[str]:
-    """Equal rows of numbered blocks are one line: ``layer.*.weight`` twelve times."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
+def _table(rows: Iterable[Row], shares: Mapping[str, ByPattern]) -> list[str]:
+    """Equal rows of numbered blocks are one line: ``layer.*.weight`` twelve times. ``shares`` are
+    of phases, by name, a column each."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         pattern = re.sub(r"(?<![^.])\d+(?![^.])", "*", row.name)
         shape = " x ".join(map(str, row.shape)) or "one number"
-        groups.setdefault((pattern, row.layer, shape, row.why), []).append(row)
-    lines = [("", "weight", "layer", "shape", "times", "weights", "why not")]
-    for (pattern, layer, shape, why), same in groups.items():
+        held = tuple(
+            "-" if row.why else in_percent(share_of(row.name, share)) for share in shares.values()
+        )
+        groups.setdefault((pattern, row.layer, shape, held, row.why), []).append(row)
+    lines = [("", "weight", "layer", "shape", "times", "weights", *shares, "why not")]
+    for (pattern, layer, shape, held, why), same in groups.items():
         name = same[0].name if len(same) == 1 else pattern
         times = f"{len(same)}" if len(same) > 1 else ""
         count = f"{sum(row.count for row in same):,}"
-        lines.append(("-" if why else "held", name, layer, shape, times, count, why))
+        lines.append(("-" if why else "held", name, layer, shape, times, count, *held, why))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
     return list(text)
@@ -376,5 +436,10 @@ def _hint(selector: Selector, model: nn.Module, candidates: dict[str, _Weight]) 
             f"{left_out[0]} is a bias, a normalisation, an embedding, frozen, or has one "
             "dimension: never pruned"
         )
-    near = difflib.get_close_matches(selector, candidates, n=3, cutoff=0.3) or list(candidates)[:3]
+    return _near(selector, candidates)
+
+
+def _near(pattern: str, names: Iterable[str]) -> str:
+    known = list(names)
+    near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.3) or known[:3]
     return f"near names: {', '.join(near)}" if near else "the model has none"

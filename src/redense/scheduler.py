@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .constraint import Constraint, plain_name
+from .constraint import Constraint
 from .masks import build_masks, check_choosable
 from .optimizers import Optimizers, moments, optimizers_in, optimizers_of
-from .plan import Phase, Plan
+from .plan import Phase, Plan, plain_name
 from .prunable import Patterns, patterns, prunable
 from .tensors.packing import pack, unpack
 from .tensors.sharded import shard_of
@@ -64,7 +64,7 @@ class PhaseScheduler:
         self._weights = prunable(model, self._include, self._exclude)
         self._trainers = optimizers_of(self._weights, optimizers_in(optimizer))
         for phase in plan:  # what cannot be held is an error now, not after the dense phase
-            check_choosable(self._weights if phase.sparsity else {}, phase.mask)
+            check_choosable(self._weights, phase.sparsity, phase.mask)
         self._averages = tuple(averages)
         self._regrowth: _Regrowth | None = None
         self._beginning: _Beginning | None = _Beginning(next(iter(self._weights.values())))
@@ -151,8 +151,8 @@ class PhaseScheduler:
             ValueError: the state was saved under another plan or after `close`, or is of another
                 model.
         """
-        if state["plan"] != self.plan.to_records():
-            saved = Plan.from_records(state["plan"])
+        saved = Plan.from_records(state["plan"])
+        if saved != Plan.from_records(self.plan.to_records()):  # mask functions by name
             raise ValueError(
                 f"the state was saved under another plan:\n{saved}\nthis scheduler "
                 f"walks:\n{self.plan}"

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import nn
 
 from .optimizers import Optimizers, optimizers_in
-from .plan import Plan
+from .plan import Plan, in_percent
 from .prunable import Patterns, patterns, prunable
 from .rates import warn_of_own_rates
 from .scheduler import PhaseScheduler
@@ -70,7 +70,8 @@ class Walk:
         """The table of what may be held, and the plan, for the trainer's log."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the scheduler has said them
-            return f"{prunable(model, self.include, self.exclude)}\n{self.plan}"
+            weights = prunable(model, self.include, self.exclude)
+        return f"{weights.preview(self.plan)}\n{self.plan}"
 
     def seek(self, phases: PhaseScheduler, step: int) -> str:
         """Go to ``step``, or to the plan's end if that is before; what there is to log about it."""
@@ -79,4 +80,4 @@ class Walk:
         phase = phases.phase
         if phase is before:
             return ""
-        return f"{phase.name} from {self.unit} {step}: {phase.sparsity:.0%} held at 0"
+        return f"{phase.name} from {self.unit} {step}: {in_percent(phase.sparsity)} held at 0"

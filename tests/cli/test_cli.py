@@ -16,7 +16,10 @@ from torchvision import models as zoo
 from redense.cli import COMMANDS, main
 from redense.recipes import RECIPES
 from redense.recipes.images.data import Batches, load
+from redense.runs.checkpoints import read
+from redense.runs.folder import RunFolder
 from redense.runs.inspection import inspect
+from redense.runs.record import masks_of
 
 ONCE = ("--dense", "1", "--sparse", "1", "--redense", "1")
 
@@ -254,9 +257,65 @@ def test_a_plan_file_is_trained_as_it_stands(redense, pictures, tmp_path):
     assert "warm up" in answer.out
 
 
+BY_PATTERN = """
+[[phases]]
+name = "sparse 1"
+length = 1
+sparsity = {"hidden.weight" = 0.5, "features.*" = 0.25, "classifier.weight" = 0}
+[[phases]]
+name = "redense 1"
+length = 1
+[[phases]]
+name = "sparse 2"
+length = 1
+sparsity = {"features.*" = 0.2, "*" = 0.4}
+[[phases]]
+name = "redense 2"
+length = 1
+"""
+
+
+def test_a_plan_file_may_give_each_layer_a_sparsity_of_its_own(redense, pictures, tmp_path):
+    (tmp_path / "mine.toml").write_text(BY_PATTERN)
+    folder = tmp_path / "run"
+    answer = redense(*train_on(pictures), "--plan", tmp_path / "mine.toml", "--out", folder)
+    assert answer.code == 0, answer.err
+    run = RunFolder(folder)
+    for phase, shares in (
+        ("sparse 1", {"hidden.weight": 0.5, "features.4.weight": 0.25, "features.8.weight": 0.25}),
+        ("sparse 2", {"hidden.weight": 0.4, "features.4.weight": 0.2, "classifier.weight": 0.4}),
+    ):
+        masks = masks_of(read(run.phase_file(phase)))
+        for name, share in shares.items():
+            mask = masks[f"model.{name}"]
+            assert int((~mask).sum()) == round(share * mask.numel()), (phase, name)
+    assert "model.classifier.weight" not in masks_of(read(run.phase_file("sparse 1")))
+    record = json.loads(run.record.read_text())
+    written = {"hidden.weight": 0.5, "features.*": 0.25, "classifier.weight": 0}
+    assert record["plan"][0]["sparsity"] == record["phases"][0]["sparsity"] == written
+    assert "0-50 %" in answer.out
+    assert "sparse 2 holds 20 % of features.*; 40 % of *; of what matches several" in answer.out
+    page = redense("report", run.path, "--out", tmp_path / "page.html")
+    assert page.code == 0, page.err
+    assert "sparse 2 (1, 20-40 % held)" in (tmp_path / "page.html").read_text()
+    assert redense("export", run.path, tmp_path / "export").code == 0
+    assert "| sparse 2 | 1 |" in (tmp_path / "export" / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "wanted"),
     [
+        (
+            "plan.toml",
+            '[[phases]]\nname = "s"\nlength = 1\nsparsity = {"hiden.*" = 0.5}\n',
+            "'model.hiden.*' matches no weight; near names: model.hidden.weight",
+        ),
+        (
+            "plan.toml",
+            '[[phases]]\nname = "s"\nlength = 1\nsparsity = {hidden = {weight = 0.5}}\n',
+            "plan.toml: phase 's': hidden: sparsity must be a number in [0, 1), got {'weight'",
+        ),
+        ("plan.yaml", "phases:\n- {name: s, length: 1, sparsity: {*: 0.5}}", "not valid YAML: "),
         ("plan.toml", "[[phases]\n", "plan.toml is not valid TOML: "),
         ("plan.yaml", "phases: [a: b: c", "plan.yaml is not valid YAML: "),
         ("plan.toml", "dense = 3\n", "plan.toml needs a list called phases"),

@@ -99,6 +99,71 @@ def scene_sharded_masks_equal_unsharded_ones():
                 )
 
 
+def scene_a_sparsity_for_each_pattern_holds_the_same_of_shards():
+    weights = weights_of(UNEVEN, levels=50)
+    shards = {
+        name: distribute_tensor(weight, mesh(), [Shard(0)]) for name, weight in weights.items()
+    }
+    sparsity = {"(1, 9)": 0, "(?, *)": 0.9, "(64*": 0.2, "(30*": 0.5}
+    for kind in ("magnitude", "random", "global"):
+        whole = build_masks(weights, sparsity, kind)
+        masks = build_masks(shards, sparsity, kind)
+        assert list(masks) == list(whole) == list(weights)[1:]
+        for name, mask in masks.items():
+            assert torch.equal(mask.full_tensor(), whole[name]), (kind, name)
+    with pytest.raises(ValueError, match=r"'\(7\)' matches no weight"):
+        build_masks(shards, {"(7)": 0.5})
+
+
+class Experts(nn.Module):
+    """Five experts as two stacks of matrices; two and three ranks hold unequal numbers of them."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.up = nn.Parameter(torch.randn(5, 13, 9, generator=generator))
+        self.down = nn.Parameter(torch.randn(5, 9, 1, generator=generator))
+
+    def forward(self, x):
+        return torch.einsum("bi,eij,ejk->bk", x, self.up, self.down).clone()
+
+
+def scene_each_expert_has_its_own_exact_mask_wherever_it_lies():
+    plan = redense.dsd(1, 3, 2, {"up": 0.3, "down": 0.6})
+    sharded, plain = fully_shard(Experts(), mesh=mesh()), Experts()
+    for kind in ("magnitude", "random"):
+        alone = build_masks(redense.prunable(plain), 0.3, kind)
+        for name, mask in build_masks(redense.prunable(sharded), 0.3, kind).items():
+            assert torch.equal(mask.full_tensor(), alone[name]), (kind, name)
+    optimizer = torch.optim.AdamW(sharded.parameters(), lr=1e-2)
+    phases = redense.PhaseScheduler(sharded, optimizer, plan)
+
+    def zeros():
+        return {
+            name: (full(weight) == 0).flatten(1).sum(1).tolist()
+            for name, weight in sharded.named_parameters()
+        }
+
+    seen = []
+    for seed in range(len(plan)):
+        train(sharded, optimizer, 1, seed)
+        seen.append(zeros())
+        state = phases.state_dict()
+        phases.load_state_dict(state)
+        phases.step()
+    held = {"up": [35] * 5, "down": [5] * 5}
+    free = {"up": [0] * 5, "down": [0] * 5}
+    assert [seen[0], *seen[1:4], seen[5]] == [free, held, held, held, free]
+
+
+def scene_experts_sharded_inside_their_matrices_are_refused_by_name():
+    model = Experts()
+    up = distribute_tensor(model.up.detach(), mesh(), [Shard(1)])
+    model.up = nn.Parameter(up)
+    with pytest.raises(NotImplementedError, match=r"up: masks need a tensor .*Shard\(dim=1\)"):
+        redense.PhaseScheduler(model, adamw(model.parameters()), redense.dsd(1, 1, 1, 0.3))
+
+
 def scene_one_bracket_serves_shards_of_different_sizes():
     weight = torch.randn(3 * (1 << 19) + 1, 2, generator=torch.Generator().manual_seed(1))
     sizes = [0] * (dist.get_world_size() - 1) + [weight.shape[0]]  # all of it on the last rank

@@ -1,16 +1,19 @@
 """One layer pruned at a time, against the plain way to do it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from test_study import WORK, config, jobs_of, own_cache, pictures  # noqa: F401  (fixtures)
+from test_study import PLAN, WORK, config, jobs_of, own_cache, pictures  # noqa: F401  (fixtures)
 
 from redense.masks import magnitude_mask
 from redense.recipes import build_task
 from redense.recipes.images.data import Batches
+from redense.recipes.schedule import read_plan
 from redense.runs.checkpoints import read
 from redense.runs.folder import RunFolder
 from redense.study.running import run_study
-from redense.study.sensitivity import measure, save
+from redense.study.sensitivity import measure, proposed_plan, save, save_plan
 
 
 @pytest.fixture
@@ -57,6 +60,34 @@ def test_the_proposal_is_the_highest_level_within_the_tolerance(run):
     table, picture = save(free, run)
     assert table.stat().st_size > 100
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_proposal_is_a_plan_that_train_and_prove_take(run, pictures, redense, tmp_path):  # noqa: F811
+    measured = measure(run, build_task(run.config), (0.2, 0.9), tolerance=1000.0)
+    measured = replace(measured, proposal=measured.proposal | {"hidden.weight": 0.5})
+    run = RunFolder.create(tmp_path / "walked", replace(run.config, plan=PLAN.to_records()))
+    file = save_plan(measured, run)
+    plan = read_plan(file)
+    assert [phase.length for phase in plan] == [phase.length for phase in PLAN]
+    assert plan.phases[1].sparsity == {
+        "features.4.weight": 0.9,
+        "features.8.weight": 0.9,
+        "hidden.weight": 0.5,
+        "classifier.weight": 0.9,
+    }
+    for command in ("train", "prove"):
+        flags = "--print-plan" if command == "train" else "--dry-run"
+        answer = redense(command, "images", "--plan", file, flags)
+        assert answer.code == 0, answer.err
+        assert "sparse holds 90 % of features.4.weight" in answer.out
+
+
+def test_where_there_is_no_plan_to_propose_the_reason_is_said(run):
+    strict = measure(run, build_task(run.config), (0.2,), tolerance=-1000.0)
+    with pytest.raises(ValueError, match="holds nothing in any phase"):
+        proposed_plan(strict, run.config.to_plan())
+    with pytest.raises(ValueError, match=r"no layer bears 20 % at -1000 points; try lower levels"):
+        proposed_plan(strict, PLAN)
 
 
 def test_a_run_without_a_finished_first_phase_is_named(run):

@@ -113,9 +113,7 @@ def prove_command(arguments: list[str]) -> int:
         print(_dry_run(question))
         return 0
     if name is not None:
-        from redense.recipes import build_task
-
-        build_task(question.planned[0].config)  # mistakes in data and options are told here
+        _check(question)
     if warning := _too_few(question):
         print(warning, file=sys.stderr)
     return _answer(question, study)
@@ -206,6 +204,16 @@ def _plans(asked: argparse.Namespace) -> dict[str, Plan]:
         text: build(Schedule, asked, sparsity=shares[0] if len(shares) == 1 else shares).to_plan()
         for text, shares in levels.items()
     }
+
+
+def _check(question: Question) -> None:
+    """Tell mistakes in data, options and plans before anything is trained."""
+    from redense.recipes import build_task
+    from redense.runs.training import check_plan
+
+    task = build_task(question.planned[0].config)
+    for config in {job.config.method: job.config for job in question.planned}.values():
+        check_plan(config, task)
 
 
 def _dry_run(question: Question) -> str:

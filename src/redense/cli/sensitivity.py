@@ -21,10 +21,16 @@ def sensitivity_command(arguments: list[str]) -> int:
     asked = parse(parser, arguments)
     from redense.recipes import build_task
     from redense.runs.folder import RunFolder
-    from redense.study.sensitivity import LEVELS, measure, print_sensitivity, save
+    from redense.study.sensitivity import LEVELS, measure, print_sensitivity, save, save_plan
 
     run = RunFolder(asked.run)
     measured = measure(run, build_task(run.config), asked.levels or LEVELS, asked.tolerance)
     print_sensitivity(measured)
     print(*save(measured, run))
+    try:
+        plan = save_plan(measured, run)
+    except ValueError as reason:
+        print(f"no plan is written: {reason}")
+        return 0
+    print(f"{plan}: the proposal as a plan, redense train {run.config.recipe} --plan {plan}")
     return 0

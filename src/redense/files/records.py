@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from redense.files.text import read_text
 
 _SCORES = {"*": float}
+_SPARSITY = int | float | dict  # type: ignore[type-arg]  # one share, or one for each pattern
 _RECORD: Mapping[str, Any] = {
     "recipe": str,
     "method": str,
     "seed": int,
-    "plan": [{"name": str, "length": int, "sparsity": float, "mask": str}],
-    "phases": [{"name": str, "epochs": int, "sparsity": float, "valid": _SCORES}],
+    "plan": [{"name": str, "length": int, "sparsity": _SPARSITY, "mask": str}],
+    "phases": [{"name": str, "epochs": int, "sparsity": _SPARSITY, "valid": _SCORES}],
     "metric": {"name": str, "higher_is_better": bool, "unit": str},
     "data": {"sha256": str},
     "options": dict,
@@ -47,6 +49,7 @@ _WORDS = {
     bool: "true or false",
     dict: "a table",
     list: "a list",
+    _SPARSITY: "a number or a table",
 }
 
 
@@ -97,7 +100,7 @@ def with_rate(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(value: Any, kind: Any, file: Path, place: str) -> None:
     """Walk ``value`` beside the ``kind`` that it should be; ``place`` is where it stands."""
-    shape = kind if isinstance(kind, type) else type(kind)
+    shape = kind if isinstance(kind, (type, UnionType)) else type(kind)
     if not _fits(value, shape):
         raise ValueError(
             f"{file} is no run's record: {place} must be {_WORDS[shape]}, got {value!r}; "
@@ -117,7 +120,7 @@ def _check(value: Any, kind: Any, file: Path, place: str) -> None:
             _check(value[name], kind.get(name, kind.get("*")), file, f"{within}{name}")
 
 
-def _fits(value: Any, shape: type) -> bool:
+def _fits(value: Any, shape: type | UnionType) -> bool:
     if shape is float:
         shape = (int, float)  # type: ignore[assignment]
     return isinstance(value, shape) and (shape is bool or not isinstance(value, bool))

@@ -124,15 +124,14 @@ class Recipe:
 def build_task(config: RunConfig) -> Task:
     """The task of a run's config, its data read and its network built; mistakes in either are told
     here."""
-    from redense.prunable import prunable
-    from redense.runs.training import patterns_of
+    from redense.runs.training import check_plan
 
     recipe = RECIPES[config.recipe]
     options = recipe.options_class()(**config.options)
     if config.strategy == "fsdp2":
         options.check_sharding()
     task = recipe.task_class()(options, config.seed)
-    prunable(task, *patterns_of(config, task))
+    check_plan(config, task)
     return task
 
 

@@ -10,7 +10,7 @@ try:
 except ImportError as error:
     raise ImportError("model cards need huggingface_hub: pip install 'redense[recipes]'") from error
 
-from redense.plan import Plan
+from redense.plan import Plan, in_percent
 from redense.recipes import RECIPES
 
 _LICENCES = {
@@ -81,7 +81,7 @@ def _table(record: Mapping[str, Any]) -> str:
     metric = record["metric"]["name"]
     rows = "\n".join(
         f"| {phase['name']} | {phase['epochs']} | {phase['rate']:.3g} "
-        f"| {100 * phase['sparsity']:.0f} % | {phase['train_loss']:.4f} "
+        f"| {in_percent(phase['sparsity'])} | {phase['train_loss']:.4f} "
         f"| {phase['valid']['loss']:.4f} | {phase['valid'][metric]:.2f} |"
         for phase in record["phases"]
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from redense.plan import Sparsity, in_percent
 from redense.report.records import Group, Run
 from redense.runs.sections import Cell, Table, number, signed
 from redense.study.compare import Contrast
@@ -25,7 +26,7 @@ class Strip:
     label: str
     meaning: str
     colour: str
-    phases: Sequence[tuple[str, int, float, str]]
+    phases: Sequence[tuple[str, int, Sparsity, str]]
     longest: int = 1
 
     @property
@@ -34,12 +35,12 @@ class Strip:
         return ", ".join(map(_phase_words, self.phases)) or "no training: the network as it came"
 
 
-def _phase_words(phase: tuple[str, int, float, str]) -> str:
+def _phase_words(phase: tuple[str, int, Sparsity, str]) -> str:
     name, length, sparsity, mask = phase
     if not sparsity:
         return f"{name} ({length})"
     how = "" if mask == "magnitude" else f", {mask}"
-    return f"{name} ({length}, {100 * sparsity:g} % held{how})"
+    return f"{name} ({length}, {in_percent(sparsity)} held{how})"
 
 
 def strips(group: Group, colours: Mapping[str, tuple[str, str]]) -> list[Strip]:

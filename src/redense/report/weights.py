@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redense.files.records import read_json
+from redense.plan import share_of
 from redense.report.figures import Figure, note, plain, styles
 from redense.report.records import Group
 from redense.runs.sections import Cell, Table, number, percent
@@ -28,8 +29,9 @@ def overlaps(group: Group) -> Figure | None:
         for shape, ((first, second), seeds) in enumerate(passes.items()):
             names = list(seeds[0])
             layers |= dict.fromkeys(names)
-            chance = chance_overlap(group.plan_of(label), first, second)
-            chances.append(chance)
+            plan = group.plan_of(label)
+            expected = [chance_overlap(plan, first, second, name) for name in names]
+            chances += expected
             text = plain(f"{label}: {first} and {second}")
             traces.append(
                 {
@@ -39,13 +41,15 @@ def overlaps(group: Group) -> Figure | None:
                     "x": [math.fsum(seed[name] for seed in seeds) / len(seeds) for name in names],
                     "y": [plain(name) for name in names],
                     "marker": {"size": 10, "color": look[label][0], "symbol": shape},
+                    "customdata": expected,
                     "hovertemplate": f"%{{y}}: %{{x:.1%}}<br>{text}, {len(seeds)} seeds"
-                    f"<br>by chance {100 * chance:.0f} %<extra></extra>",
+                    "<br>by chance %{customdata:.0%}<extra></extra>",
                 }
             )
     if not traces:
         return None
     one = len(traces) == 1
+    alone = one and len(set(chances)) == 1
     return {
         "data": traces,
         "layout": {
@@ -71,18 +75,16 @@ def overlaps(group: Group) -> Figure | None:
                 }
                 for chance in sorted(set(chances))
             ],
-            "annotations": [note("chance", x=chances[0], xanchor="center")] if one else [],
+            "annotations": [note("chance", x=chances[0], xanchor="center")] if alone else [],
         },
     }
 
 
-def chance_overlap(plan: Sequence[Mapping[str, Any]], first: str, second: str) -> float:
-    """Intersection over union of two masks that know nothing of each other, from their
+def chance_overlap(plan: Sequence[Mapping[str, Any]], first: str, second: str, layer: str) -> float:
+    """Intersection over union of two masks of a layer that know nothing of each other, from their
     sparsities."""
-    s, t = (
-        next(phase["sparsity"] for phase in plan if phase["name"] == name)
-        for name in (first, second)
-    )
+    shares = {phase["name"]: share_of(layer, phase["sparsity"]) for phase in plan}
+    s, t = shares[first], shares[second]
     return float(s * t / (s + t - s * t))
 
 
@@ -93,7 +95,6 @@ def overlap_table(group: Group) -> Table:
         seeds = [run.record["mask_overlap"] for run in group.of(label)]
         for pair in zip(*(found for found in seeds if found), strict=False):
             first, second = pair[0]["phase"], pair[0]["with"]
-            chance = chance_overlap(group.plan_of(label), first, second)
             for layer in pair[0]["layers"]:
                 shares = [found["layers"][layer] for found in pair]
                 rows.append(
@@ -103,7 +104,7 @@ def overlap_table(group: Group) -> Table:
                         Cell(layer),
                         percent(math.fsum(shares) / len(shares)),
                         Cell(f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %"),
-                        percent(chance),
+                        percent(chance_overlap(group.plan_of(label), first, second, layer)),
                     ]
                 )
     return Table(

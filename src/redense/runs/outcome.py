@@ -161,7 +161,8 @@ def _record(run: Run, scores: Mapping[str, Mapping[str, float]]) -> dict[str, An
 def _phases(run: Run) -> list[dict[str, Any]]:
     """A row per phase: its first epoch's rate, its last epoch's scores."""
     phases = []
-    for phase, start in zip(run.plan, run.plan.starts, strict=True):
+    written = run.plan.to_records()
+    for phase, start, as_data in zip(run.plan, run.plan.starts, written, strict=True):
         rows = [row for row in run.rows if start < row["epoch"] <= start + phase.length]
         numbers = own_numbers(rows[-1])
         losses = {name: numbers.pop(name) for name in ("train_loss",) if name in numbers}
@@ -170,7 +171,7 @@ def _phases(run: Run) -> list[dict[str, Any]]:
                 "name": phase.name,
                 "epochs": phase.length,
                 "rate": rows[0]["rate"],
-                "sparsity": phase.sparsity,
+                "sparsity": as_data["sparsity"],
                 "sparsity_measured": rows[-1]["sparsity"],
                 **losses,
                 "valid": {name.removeprefix("valid_"): value for name, value in numbers.items()},

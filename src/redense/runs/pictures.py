@@ -40,7 +40,7 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], plan: Plan, metric: Metr
             axes.axvspan(
                 start + 0.5,
                 start + phase.length + 0.5,
-                color=_SHADES[phase.sparsity > 0],
+                color=_SHADES[bool(phase.sparsity)],
                 alpha=0.25,
                 lw=0,
             )

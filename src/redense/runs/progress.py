@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from redense.plan import Plan
+from redense.plan import Plan, in_percent
 from redense.runs.run import Run
 
 
@@ -114,7 +114,7 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
             phase["name"],
             str(phase["epochs"]),
             f"{phase['rate']:.3g}",
-            f"{100 * phase['sparsity']:.0f} %",
+            in_percent(phase["sparsity"]),
             f"{100 * phase['sparsity_measured']:.2f} %",
             f"{phase['train_loss']:.4f}",
             f"{phase['valid']['loss']:.4f}",

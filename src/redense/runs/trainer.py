@@ -18,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
-from redense.masks import build_masks
+from redense.masks import check_choosable
 from redense.runs.checkpoints import read, save_whole
 from redense.runs.configuration import RunConfig
 from redense.runs.sharding import Sharded
@@ -93,7 +93,7 @@ def check_machine(config: RunConfig) -> None:
         known = ", ".join(STRATEGIES)
         raise ValueError(f"strategy must be one of {known}, got {config.strategy!r}")
     for phase in config.plan:
-        build_masks({}, phase["sparsity"], phase["mask"])
+        check_choosable({}, 0.0, phase["mask"])
     try:
         build_trainer(config, 1, [])
     except MisconfigurationException as error:

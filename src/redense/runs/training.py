@@ -8,6 +8,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from redense.files.records import with_rate
 from redense.lightning import DSDCallback
+from redense.masks import check_choosable
 from redense.plan import Plan
 from redense.prunable import prunable
 from redense.runs.averaging import Averaging, MovingAverage
@@ -65,7 +67,7 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     if config.average:
         averaging.append(Averaging(plan, config.average))  # SWA has the last word
     callbacks: list[Callback] = [
-        DSDCallback(plan, include=include, exclude=exclude),
+        DSDCallback(plan_within(plan), include=include, exclude=exclude),
         *averaging,
         history,
     ]
@@ -111,10 +113,32 @@ def _fit(trainer: Trainer, module: LightningModule, start: str | None) -> None:
 def patterns_of(config: RunConfig, task: Task) -> tuple[list[str] | None, list[str]]:
     """Include and exclude as names inside the task, whose network is called ``model``."""
     include, exclude = (
-        [f"model.{pattern.removeprefix('model.')}" for pattern in patterns]
+        [_inside(pattern) for pattern in patterns]
         for patterns in (config.include or task.prunes, config.exclude)
     )
     return include or None, exclude
+
+
+def check_plan(config: RunConfig, task: Task) -> None:
+    """Raise what the plan's phases would raise once they open: a pattern without effect, say."""
+    weights = prunable(cast("LightningModule", task), *patterns_of(config, task))
+    for phase in plan_within(config.to_plan()):
+        check_choosable(weights, phase.sparsity, phase.mask)
+
+
+def plan_within(plan: Plan) -> Plan:
+    """The plan with its patterns as names inside a task."""
+    phases = []
+    for phase in plan:
+        if isinstance(phase.sparsity, Mapping):
+            shares = {_inside(pattern): share for pattern, share in phase.sparsity.items()}
+            phase = replace(phase, sparsity=shares)
+        phases.append(phase)
+    return Plan(tuple(phases))
+
+
+def _inside(pattern: str) -> str:
+    return f"model.{pattern.removeprefix('model.')}"
 
 
 class _Decay(Callback):

@@ -17,7 +17,7 @@ from typing import Any
 
 from optuna.trial import FixedTrial
 
-from redense.plan import Phase, Plan
+from redense.plan import Phase, Plan, toml
 from redense.proof import Question, Study, check_function, source_sha256
 from redense.runs.checkpoints import write_text
 from redense.runs.configuration import RunConfig
@@ -537,10 +537,8 @@ def as_toml(method: Method) -> str:
         head["average"] = method.average
     if method.select != "last":
         head["select"] = method.select
-    lines = [f"{name} = {json.dumps(value)}" for name, value in head.items()]
-    for phase in method.plan.to_records():
-        lines += ["[[phases]]", *(f"{name} = {json.dumps(value)}" for name, value in phase.items())]
-    return "\n".join(lines) + "\n"
+    lines = [f"{name} = {toml(value)}" for name, value in head.items()]
+    return "\n".join([*lines, method.plan.to_toml()]) + "\n"
 
 
 def _as_data(method: Method) -> dict[str, Any]:

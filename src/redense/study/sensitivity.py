@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from redense.masks import magnitude_mask
-from redense.plan import check_sparsity
+from redense.plan import Plan, check_share, in_percent
 from redense.prunable import prunable
 from redense.runs.checkpoints import read, write_text, write_whole
 from redense.runs.folder import RunFolder
@@ -62,7 +62,7 @@ def measure(
         levels: sparsities to try, each in [0, 1).
         tolerance: what a layer's pruning may cost, in the metric's unit.
     """
-    levels = tuple(sorted(check_sparsity(level) for level in levels))
+    levels = tuple(sorted(check_share(level) for level in levels))
     config = run.config
     file = run.phase_file(config.to_plan().phases[0].name)
     if not file.exists():
@@ -83,22 +83,20 @@ def measure(
     )
     with bar, torch.no_grad():
         for name, weight in weights.items():
-            kept, found = weight.clone(), []
+            kept, pruned = weight.clone(), []
             for level in levels:
                 weight.mul_(magnitude_mask(kept, level))
-                found.append(_score(trainer, task))
+                pruned.append(_score(trainer, task))
                 weight.copy_(kept)
                 bar.update()
-            scores[name.removeprefix("model.")] = tuple(found)
+            scores[name.removeprefix("model.")] = tuple(pruned)
     metric = task.metric
     sign = 1 if metric.higher_is_better else -1
-    proposal = {
-        layer: max(
-            (lv for lv, s in zip(levels, found, strict=True) if sign * (dense - s) <= tolerance),
-            default=0.0,
-        )
-        for layer, found in scores.items()
-    }
+    proposal = {}
+    for layer, scored in scores.items():
+        pairs = zip(levels, scored, strict=True)
+        borne = [level for level, score in pairs if sign * (dense - score) <= tolerance]
+        proposal[layer] = max(borne, default=0.0)
     return Sensitivity(
         **asdict(metric),
         dense=dense,
@@ -109,42 +107,69 @@ def measure(
     )
 
 
-def save(found: Sensitivity, run: RunFolder) -> tuple[Path, Path]:
+def proposed_plan(measured: Sensitivity, plan: Plan) -> Plan:
+    """``plan`` with the proposal, a share a layer, as the sparsity of every phase that holds
+    weights.
+
+    Raises:
+        ValueError: the plan holds nothing in any phase, or no layer bears the lowest level.
+    """
+    shares = {layer: share for layer, share in measured.proposal.items() if share}
+    if not any(phase.sparsity for phase in plan):
+        raise ValueError("the run's plan holds nothing in any phase")
+    if not shares:
+        lowest = measured.levels[0]
+        raise ValueError(
+            f"no layer bears {in_percent(lowest)} at {measured.tolerance:g} {measured.unit}; try "
+            "lower levels or a higher tolerance"
+        )
+    phases = (replace(phase, sparsity=shares) if phase.sparsity else phase for phase in plan)
+    return Plan(tuple(phases))
+
+
+def save(measured: Sensitivity, run: RunFolder) -> list[Path]:
     """sensitivity.json and sensitivity.png, a curve a layer, in the run's folder."""
     table, picture = run.path / "sensitivity.json", run.path / "sensitivity.png"
-    write_text(table, json.dumps(asdict(found), indent=2) + "\n")
+    write_text(table, json.dumps(asdict(measured), indent=2) + "\n")
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    for layer, scores in found.scores.items():
-        axes.plot((0.0, *found.levels), (found.dense, *scores), "o-", ms=3, label=layer)
-    axes.axhline(found.dense, color="0.6", lw=0.8, ls="--")
+    for layer, scores in measured.scores.items():
+        axes.plot((0.0, *measured.levels), (measured.dense, *scores), "o-", ms=3, label=layer)
+    axes.axhline(measured.dense, color="0.6", lw=0.8, ls="--")
     axes.set(
         xlabel="share of one layer's weights set to zero",
-        ylabel=f"validation {found.name} ({found.unit})",
+        ylabel=f"validation {measured.name} ({measured.unit})",
     )
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     write_whole(picture, lambda partial: figure.savefig(partial, dpi=150, format="png"))
-    return table, picture
+    return [table, picture]
 
 
-def print_sensitivity(found: Sensitivity, console: Console | None = None) -> None:
+def save_plan(measured: Sensitivity, run: RunFolder) -> Path:
+    """sensitivity.toml in the run's folder: the proposal as a plan for ``redense train --plan``."""
+    file = run.path / "sensitivity.toml"
+    write_text(file, proposed_plan(measured, run.config.to_plan()).to_toml() + "\n")
+    return file
+
+
+def print_sensitivity(measured: Sensitivity, console: Console | None = None) -> None:
     """A row a layer: its score at each level, and the proposal."""
     console = console or Console(width=max(Console().width, 110), soft_wrap=True)
     table = Table(
         "layer",
         box=SIMPLE,
-        title=f"validation {found.name} with one layer pruned; dense {found.dense:.2f}",
+        title=f"validation {measured.name} with one layer pruned; dense {measured.dense:.2f}",
     )
-    for level in found.levels:
+    for level in measured.levels:
         table.add_column(f"{100 * level:g} %", justify="right")
     table.add_column("proposal", justify="right")
-    for layer, scores in found.scores.items():
+    for layer, scores in measured.scores.items():
         table.add_row(
-            layer, *(f"{score:.2f}" for score in scores), f"{100 * found.proposal[layer]:g} %"
+            layer, *(f"{score:.2f}" for score in scores), f"{100 * measured.proposal[layer]:g} %"
         )
     console.print(table)
     console.print(
-        f"proposal: the most that costs at most {found.tolerance:g} {found.unit} before any "
+        f"proposal: the most that costs at most {measured.tolerance:g} {measured.unit} before any "
         "re-training; "
         f"dense-sparse-dense re-trains, and the paper's 25 to 50 % for all layers is a common start"
     )

@@ -13,6 +13,7 @@ import soxr  # type: ignore[import-untyped]
 
 from redense.files.records import read_json
 from redense.files.sound import BadAudioError, read_sound
+from redense.plan import in_percent
 from redense.recipes.speech.features import BINS, RATE
 from redense.runs.sections import Cell, Recording, Section, Table, number
 
@@ -48,7 +49,7 @@ def _rates(record: Mapping[str, Any]) -> Table:
         [
             Cell(phase["name"]),
             number(phase["epochs"], "d"),
-            Cell(f"{100 * phase['sparsity']:g} %" if phase["sparsity"] else "–"),
+            Cell(in_percent(phase["sparsity"]) if phase["sparsity"] else "–"),
             *_both(phase["valid"]),
         ]
         for phase in record["phases"]
