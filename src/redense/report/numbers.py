@@ -12,6 +12,7 @@ from typing import Any
 
 from redense.report.records import Group
 from redense.study.compare import Contrast
+from redense.study.convergence import Convergence
 from redense.study.summary import Summary, sentences
 
 
@@ -87,8 +88,19 @@ def _comparison(summary: Summary) -> dict[str, Any]:
         "baseline": comparison.baseline,
         "confidence": comparison.confidence,
         "methods": methods,
+        "convergence": summary.convergence and _convergence(summary.convergence),
         "pick": summary.choice.method,
         "verdict": sentences(summary),
+    }
+
+
+def _convergence(measured: Convergence) -> dict[str, Any]:
+    """What plain further training gains after the dense phase; positive is better."""
+    return {
+        "gain": measured.gain,
+        "spread": measured.spread,
+        "seeds": len(measured.gains),
+        "is_converged": measured.is_converged,
     }
 
 

@@ -48,6 +48,7 @@ from redense.report.tables import (
     strips,
 )
 from redense.report.weights import (
+    hardly_grown,
     histogram_table,
     histograms,
     overlap_table,
@@ -112,6 +113,7 @@ class Part:
     phases: Table | None
     runs: Table
     released: Table | None
+    hardly_grown: list[str]
     overlap: Table | None
     histograms: list[Table]
     commands: list[str]
@@ -208,6 +210,7 @@ def _part(group: Group, key: str, sections: Sections | None) -> Part:
         phases=phases_table(group),
         runs=runs_table(group),
         released=released_table(group),
+        hardly_grown=hardly_grown(group),
         overlap=overlap_table(group) if shared else None,
         histograms=[histogram_table(name, layers) for name, layers in counts.items()],
         commands=commands(group),

@@ -11,6 +11,7 @@ from redense.files.records import read_json
 from redense.plan import share_of
 from redense.report.figures import Figure, note, plain, styles
 from redense.report.records import Group
+from redense.runs.growing import said_of, share_grown
 from redense.runs.sections import Cell, Table, number, percent
 
 
@@ -154,6 +155,18 @@ def released_table(group: Group) -> Table | None:
         "ratio",
     )
     return Table("Growth of released weights, mean over seeds", titles, rows)
+
+
+def hardly_grown(group: Group) -> list[str]:
+    """A sentence for each method and phase whose released weights hardly grew, mean over seeds."""
+    said = []
+    for label in group.labels:
+        seeds = [run.record["released"] for run in group.of(label)]
+        for grown in zip(*(found for found in seeds if found), strict=False):
+            shares = [share_grown(one) for one in grown if one["mean_survivors"]]
+            if shares and (words := said_of(grown[0]["until"], math.fsum(shares) / len(shares))):
+                said.append(f"{label}, {words}.")
+    return said
 
 
 def histograms(group: Group) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from redense.plan import Plan, in_percent
+from redense.runs.growing import said_of, share_grown
 from redense.runs.run import Run
 
 
@@ -123,13 +124,15 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
     console.print(table)
     say = partial(console.print, soft_wrap=True)
     for grown in record["released"]:
-        share = grown["mean_released"] / grown["mean_survivors"]
+        share = share_grown(grown)
         say(
             f"{grown['released']:,} weights released after {grown['phase']}: "
             f"{100 * grown['moved']:.1f} % have left "
             f"zero, mean |w| {grown['mean_released']:.3g}, {100 * share:.1f} % of the survivors' "
             f"{grown['mean_survivors']:.3g}"
         )
+        if hardly := said_of(grown["until"], share):
+            say(hardly)
     if record["test"]:
         scores_text = ", ".join(
             f"{name} {value:.2f}" for name, value in record["test"].items() if name != "loss"

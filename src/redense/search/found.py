@@ -25,11 +25,12 @@ from redense.runs.record import environment
 from redense.runs.run import Run
 from redense.search.budget import Budget, Judged, budget
 from redense.search.gate import SEEDS as GATE_SEEDS
-from redense.search.gate import check, measure
+from redense.search.gate import check
 from redense.search.opened import judged_scores
 from redense.search.pictures import draw_budget, draw_choices
 from redense.search.space import SIDES, Side, Space, in_words
 from redense.search.trials import FIRST_SEED, Runs, Trials, Tried
+from redense.study.convergence import measure
 from redense.study.jobs import Job
 from redense.study.methods import Method
 from redense.study.running import Outcome, run_study

@@ -12,9 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from redense.study.compare import Comparison, Contrast, compare
+from redense.study.convergence import Convergence, measure
 from redense.study.looks import confidence, looks
 from redense.study.methods import BASELINE, CONTROL, is_proved, simplicity
-from redense.study.verdict import Choice, Verdict, best_method, decimals, verdict
+from redense.study.verdict import (
+    Choice,
+    Verdict,
+    best_method,
+    decimals,
+    on_convergence,
+    verdict,
+)
 
 _WIDTH = 80
 
@@ -35,6 +43,17 @@ class Summary:
     failed: Sequence[str] = ()
     most: int | None = None
     """Seeds of a study that added them as it needed them; None where their number was fixed."""
+    convergence: Convergence | None = None
+    """Of the dense phase on validation; None where there is no such phase, or no validation
+    score."""
+
+    @property
+    def on_convergence(self) -> str:
+        """Whether the dense phase has converged, in words; empty where that is no question."""
+        if self.convergence is None:
+            return ""
+        control, metric = self.comparison.control, f"validation {self.metric}"
+        return on_convergence(self.convergence, control=control, metric=metric, unit=self.unit)
 
     @property
     def decimals(self) -> int:
@@ -107,6 +126,7 @@ def summarize_records(
         ),
         failed=tuple(failed),
         most=most,
+        convergence=_convergence(records, metric, control, baseline, higher_is_better=higher),
     )
 
 
@@ -127,6 +147,25 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
                     f"differ in {key}: "
                     f"report them apart"
                 )
+
+
+def _convergence(
+    records: Sequence[Mapping[str, Any]],
+    metric: str,
+    control: str,
+    baseline: str,
+    *,
+    higher_is_better: bool,
+) -> Convergence | None:
+    """What the control gains after the dense phase, which is the baseline's whole training."""
+    valid: dict[str, dict[int, float]] = {baseline: {}, control: {}}
+    for record in records:
+        trained = record["cost"]["epochs"] > 0  # a network scored as it came has no dense phase
+        if record["method"] in valid and trained and metric in record["valid"]:
+            valid[record["method"]][record["seed"]] = record["valid"][metric]
+    if baseline == control or len(valid[baseline].keys() & valid[control].keys()) < 2:
+        return None
+    return measure(valid[baseline], valid[control], higher_is_better=higher_is_better)
 
 
 def _check_methods(records: Sequence[Mapping[str, Any]]) -> None:
@@ -181,11 +220,14 @@ def print_table(summary: Summary, console: Console) -> None:
 
 
 def sentences(summary: Summary) -> list[str]:
-    """Does it help? The answer for each method under proof, then the method to pick."""
+    """Does it help? The answer for each method under proof, whether the dense phase has converged,
+    and the method to pick."""
     proved = [name for name in summary.verdicts if is_proved(name)]
     missing = [f"Missing, as they failed: {'; '.join(summary.failed)}."] if summary.failed else []
+    converged = [summary.on_convergence] if summary.convergence else []
     return [
         *(summary.verdicts[name].answer for name in proved),
+        *converged,
         summary.choice.sentence,
         *_growth(summary),
         *missing,

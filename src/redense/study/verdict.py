@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from redense.study.compare import Comparison, Contrast, Outcome, Scores, check_scores, contrasts
+from redense.study.convergence import Convergence
 from redense.study.methods import kind_of, titled
 from redense.study.stats import least_seeds
 
@@ -214,6 +215,26 @@ def best_method(
         f"seeds that all have, Holm's correction for {len(others)} comparisons)."
     )
     return Choice(pick, sentence, best, candidates, others)
+
+
+def on_convergence(convergence: Convergence, *, control: str, metric: str, unit: str) -> str:
+    """Whether the study speaks of the paper's claim, which is about a network that is trained out:
+    ``The dense phase has converged: ...``, or ``This study says nothing of the paper's claim``."""
+    digits = max(1 - math.floor(math.log10(convergence.spread)), 0) if convergence.spread else 3
+    direction = "improves" if convergence.gain >= 0 else "worsens"
+    amount = f"{abs(convergence.gain):.{digits}f} {unit}".rstrip()
+    change = f"{direction} by {amount} of {metric}"
+    spread = f"{convergence.spread:.{digits}f}"
+    if convergence.is_converged:
+        return (
+            f"The dense phase has converged: after it the control ({control}) {change}, where "
+            f"seeds spread by {spread}."
+        )
+    return (
+        "This study says nothing of the paper's claim, as its dense phase has not converged: after "
+        f"it the control ({control}) still {change}, where seeds spread by {spread}. It compares "
+        "methods at this budget alone; for more, train the dense phase longer."
+    )
 
 
 def _claim(contrast: Contrast) -> str:
