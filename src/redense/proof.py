@@ -153,6 +153,7 @@ def prove(
     seeds: int | Literal["auto"] = 8,
     most: int = 40,
     within: float | None = None,
+    first_seed: int = 0,
     methods: Iterable[str] | Mapping[str, Plan] = DEFAULT,
     higher_is_better: bool = True,
     out: str | Path = "runs/proof",
@@ -169,10 +170,11 @@ def prove(
         train: gets a `Run`; returns a number, scores by metric, or those by split
             (``{"valid": {...}, "test": lambda: {...}}``). The first metric is judged.
         plan: what is put to the proof; it needs a sparse phase.
-        seeds: how many; each method runs once with each of 0, 1, 2, ... ``"auto"`` adds them until
+        seeds: how many; each method runs once with each of them. ``"auto"`` adds them until
             the verdict is clear, by a sequential test (`redense.study.looks`).
         most: with ``seeds="auto"``, the seeds at which it ends at the latest.
         within: with ``seeds="auto"``, enough where the interval of a difference is narrower.
+        first_seed: the first of them; settings are chosen with other seeds than they are judged by.
         methods: names of `redense.study.methods.METHODS`; a mapping adds plans of your own by name.
         higher_is_better: of the judged metric.
         out: the study's folder.
@@ -193,7 +195,7 @@ def prove(
     check_function(train)
     grows = seeds == "auto"
     count: Any = most if grows else seeds
-    _check(plan, count, jobs, split)
+    _check(plan, count, first_seed, jobs, split)
     _check_growth(grows, most, within)
     built = build_methods(with_controls(methods), {"": plan})
     function = f"{train.__module__}:{getattr(train, '__qualname__', type(train).__name__)}"
@@ -204,6 +206,7 @@ def prove(
         seeds=count,
         grows=grows,
         within=within,
+        first_seed=first_seed,
         config=RunConfig(function=function, higher_is_better=higher_is_better),
         source_sha256=source_sha256(train),
         split=split,
@@ -217,6 +220,7 @@ class Question:
 
     Args:
         seeds: how many; where it ``grows``, the most.
+        first_seed: the first of them.
         grows: seeds are added until the verdict is clear, or known to ``within``.
         folder: the study's.
         train: called with a `Run`.
@@ -234,6 +238,7 @@ class Question:
     config: RunConfig
     grows: bool = False
     within: float | None = None
+    first_seed: int = 0
     source_sha256: str = ""
     split: str = "test"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -243,7 +248,7 @@ class Question:
     @property
     def planned(self) -> list[Job]:
         """Every run, and which one it starts from."""
-        return plan_jobs(self.methods, range(self.seeds), self.config)
+        return self._planned(0, self.seeds)
 
     def answer(self, *, jobs: int = 1, backend: str = "loky") -> Study:
         """Train what is not trained yet, and judge."""
@@ -251,7 +256,7 @@ class Question:
         failed: list[Failure] = []
         trained = 0
         for seeds in self.judged_at:
-            planned = plan_jobs(self.methods, range(trained, seeds), self.config)
+            planned = self._planned(trained, seeds)
             failed += self._train(planned, jobs, backend)
             study = self._study(failed)
             if self.grows and study.settled(self.within):
@@ -274,6 +279,10 @@ class Question:
             f"{sum(job.epochs for job in left)} epochs to train; "
             f"branching spares {100 * saved_share(planned):.0f} %"
         )
+
+    def _planned(self, trained: int, seeds: int) -> list[Job]:
+        numbers = range(self.first_seed + trained, self.first_seed + seeds)
+        return plan_jobs(self.methods, numbers, self.config)
 
     def _train(self, planned: Sequence[Job], jobs: int, backend: str) -> list[Failure]:
         left = [job for job in planned if not (self.folder / job.name / "record.json").exists()]
@@ -337,12 +346,16 @@ def check_function(train: Any) -> None:
         raise TypeError(f"train must take one argument, a run: {error}") from error
 
 
-def _check(plan: Any, seeds: Any, jobs: Any, split: str) -> None:
+def _check(plan: Any, seeds: Any, first_seed: Any, jobs: Any, split: str) -> None:
     if not isinstance(plan, Plan):
         raise TypeError(f"plan must be a redense.Plan, got {plan!r}; redense.dsd(10, 5, 5) is one")
     if not any(phase.sparsity for phase in plan):
         raise ValueError("the plan holds nothing in any phase; give one a sparsity above 0")
-    for name, value, least in (("seeds", seeds, 2), ("jobs", jobs, 1)):
+    for name, value, least in (
+        ("seeds", seeds, 2),
+        ("first_seed", first_seed, 0),
+        ("jobs", jobs, 1),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if split not in ("test", "valid"):

@@ -69,6 +69,18 @@ def test_a_function_is_proved_against_its_controls_and_a_finished_study_is_only_
     assert again.scores == study.scores
 
 
+def test_settings_are_chosen_with_other_seeds_and_without_the_test_split(tmp_path):
+    def careful(run):
+        return {"valid": train(run)["valid"], "test": lambda: 1 / 0}
+
+    chosen = prove(careful, tmp_path / "study", first_seed=1000, split="valid")
+    assert not chosen.failed
+    assert {record["seed"] for record in chosen.records} == {1000, 1001}
+    assert all(not record["test"] for record in chosen.records)
+    with pytest.raises(ValueError, match="first_seed must be a whole number of at least 0, got -1"):
+        prove(train, tmp_path / "other", first_seed=-1)
+
+
 def test_branched_runs_end_with_the_bits_of_runs_of_their_own(tmp_path):
     branched = prove(train, tmp_path / "branched")
     assert branched.spared > 0.2

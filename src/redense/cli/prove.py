@@ -44,12 +44,13 @@ class Study:
     """What is compared.
 
     Args:
-        seeds: how many; every method runs once with each of 0, 1, 2, ... auto adds them until the
-            verdict is clear, by a sequential test.
+        seeds: how many; every method runs once with each of them. auto adds them until the verdict
+            is clear, by a sequential test.
         most: with --seeds auto, the seeds at which it ends at the latest.
         within: with --seeds auto, enough where a difference's interval is narrower than this.
+        first_seed: the first of them; settings are chosen with other seeds than they are judged by.
         methods: with commas: dense, longer, lower_lr (the matched control), early_stop, swa,
-            pruned, random_dsd, dsd, dsdsd.
+            pruned, random_dsd, dsd, dsdsd, relearn, acdc, spdf.
         jobs: runs at a time, one thread each; default one per core that this process may use.
         backend: loky on this machine, dask or ray for a cluster.
         split: what the verdict reads: test, or valid while choosing a setting.
@@ -59,6 +60,7 @@ class Study:
     seeds: str = "8"
     most: int = 40
     within: float | None = None
+    first_seed: int = 0
     methods: str = "dense,longer,lower_lr,swa,random_dsd,dsd"
     jobs: int | None = None
     backend: str = "loky"
@@ -74,6 +76,8 @@ class Study:
             raise ValueError(
                 f"seeds must be auto, or at least 2, got {self.seeds}; a verdict needs 6 and more"
             )
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed must be at least 0, got {self.first_seed}")
         if self.grows:
             looks(self.most)
         if self.within is not None and not (self.grows and self.within > 0):
@@ -176,6 +180,7 @@ def _question(
         seeds=study.count,
         grows=study.grows,
         within=study.within,
+        first_seed=study.first_seed,
         config=config,
         source_sha256=source,
         split=study.split,
