@@ -66,9 +66,9 @@ def sparse(
     """
     check_sparsity(sparsity)
     optimizers_in(optimizer)
-    held = Constraint(
-        model, optimizer, build_masks(prunable(model, include, exclude), sparsity, mask)
-    )
+    weights = prunable(model, include, exclude)
+    check_free(weights)
+    held = Constraint(model, optimizer, build_masks(weights, sparsity, mask))
     try:
         yield held
     finally:
@@ -258,7 +258,18 @@ class Constraint:
             held.zero_written_weight()
 
 
+def check_free(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that another constraint holds."""
+    for name, weight in weights.items():
+        if _holder(weight):
+            raise ValueError(
+                f"{name} is already held by another constraint; release that one first, or "
+                "whatever holds the model with redense.release(model)"
+            )
+
+
 def _check_holdable(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    check_free(weights)
     taken: set[int] = set()
     for name, weight in weights.items():
         mask = masks[name]
@@ -266,11 +277,6 @@ def _check_holdable(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) 
             raise TypeError(
                 f"{name}: a mask must be a bool tensor of the weight's shape "
                 f"{tuple(weight.shape)}, got {mask.dtype} {tuple(mask.shape)}"
-            )
-        if _holder(weight):
-            raise ValueError(
-                f"{name} is already held by another constraint; release that one first, or "
-                "whatever holds the model with redense.release(model)"
             )
         if id(weight) in taken:
             raise ValueError(

@@ -22,6 +22,7 @@ from .plan import Sparsity, check_share, check_sparsity, in_percent
 from .prunable import Prunable, picked_by
 from .tensors.keys import GOLDEN, magnitude_keys, random_keys, scramble
 from .tensors.packing import pack_bits
+from .tensors.rows import whole_rows
 from .tensors.selection import keep_largest
 from .tensors.sharded import lay_out, placements, replicas, shard_of
 
@@ -110,8 +111,8 @@ def build_masks(
     With a sparsity for each pattern (see `redense.plan.ByPattern`) what no pattern picks, or one
     with 0, has no mask; ``global`` then ranks the weights of each pattern among themselves.
 
-    A tensor of which nothing is kept cuts the network in two, and of one whose weights are all
-    equal whole rows go: each is a warning.
+    A tensor of which nothing is kept cuts the network in two, and where weights are equal (a layer
+    that starts from zero) those of the lower index go, row after row: each is a warning.
     """
     choose = _criterion(mask)
     chosen: dict[str, Tensor] = {}
@@ -120,21 +121,7 @@ def build_masks(
     masks = {name: chosen[name] for name in weights if name in chosen}
     for name, made in masks.items():
         _check_mask(name, made, weights[name])
-    emptied = [name for name, made in masks.items() if made.numel() and not _keeps_any(made)]
-    if emptied:
-        warnings.warn(
-            f"nothing is left of {', '.join(emptied)} at a sparsity of {in_percent(sparsity)}: no "
-            f"signal passes there; pass exclude={emptied} or a lower sparsity",
-            stacklevel=3,
-        )
-    tied = [name for name, made in masks.items() if _is_constant(weights[name]) and _prunes(made)]
-    if tied and mask != "random":
-        warnings.warn(
-            f"all weights of {', '.join(tied)} are equal, so magnitude cannot tell them apart and "
-            "those of the lower index, whole rows, are held; begin with a dense phase or pass "
-            f"exclude={tied}",
-            stacklevel=3,
-        )
+    _warn_of_whole_rows(masks, weights, sparsity, mask)
     return masks
 
 
@@ -221,26 +208,35 @@ def _check_one_type(weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def _keeps_any(mask: Tensor) -> bool:
-    local, group = shard_of(mask)
-    kept = local.any()
-    if group is not None:
-        kept = kept.int()
-        dist.all_reduce(kept, dist.ReduceOp.MAX, group=group)
-    return bool(kept)
-
-
-def _is_constant(weight: Tensor) -> bool:
-    """Whether all weights of this rank are equal, as a layer's that starts from zero."""
-    local = shard_of(weight)[0]
-    if local.numel() < 2:
-        return False
-    first, last = local[(0,) * local.dim()], local[(-1,) * local.dim()]
-    return bool(first == last) and bool((local == first).all())
-
-
-def _prunes(mask: Tensor) -> bool:
-    return not bool(shard_of(mask)[0].all())
+def _warn_of_whole_rows(
+    masks: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    sparsity: Sparsity,
+    mask: str | MaskFunction,
+) -> None:
+    stacks = weights.stacks if isinstance(weights, Prunable) else frozenset()
+    emptied: list[str] = []
+    tied: dict[str, int] = {}
+    for name, made in masks.items():
+        kept, rows = whole_rows(made, weights[name], name in stacks)
+        if made.numel() and not kept:
+            emptied.append(name)
+        if rows and kept and mask != "random":
+            tied[name] = rows
+    if emptied:
+        warnings.warn(
+            f"nothing is left of {', '.join(emptied)} at a sparsity of {in_percent(sparsity)}: no "
+            f"signal passes there; pass exclude={emptied} or a lower sparsity",
+            stacklevel=4,
+        )
+    if tied:
+        counted = ", ".join(f"{rows} of {name}" for name, rows in tied.items())
+        warnings.warn(
+            f"whole rows are held, {counted}: their weights equal others that are kept, and among "
+            "equal ones the lower index goes first; begin with a dense phase or pass "
+            f"exclude={list(tied)}",
+            stacklevel=4,
+        )
 
 
 def check_agreement(masks: Mapping[str, Tensor], group: Any = None) -> None:

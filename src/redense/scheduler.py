@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .constraint import Constraint
+from .constraint import Constraint, check_free
 from .masks import build_masks, check_choosable
 from .optimizers import Optimizers, moments, optimizers_in, optimizers_of
 from .plan import Phase, Plan, plain_name
@@ -204,10 +204,18 @@ class PhaseScheduler:
         if self.phase.sparsity and not self.finished:
             if self._beginning is None:
                 self._look_anew()
-            masks = build_masks(self._weights, self.phase.sparsity, self.phase.mask)
+            check_free(self._weights)
+            masks = self._choose()
             if self._beginning is not None:
                 self._beginning.remember(self._values_under(masks))
             self._hold(masks)
+
+    def _choose(self) -> dict[str, Tensor]:
+        with warnings.catch_warnings():
+            index = self.plan.index(self.position)
+            if index and self.plan.phases[index - 1].sparsity:  # what that one held is all zero
+                warnings.filterwarnings("ignore", "whole rows are held")
+            return build_masks(self._weights, self.phase.sparsity, self.phase.mask)
 
     def _hold(self, masks: Mapping[str, Tensor]) -> None:
         self._regrowth = None

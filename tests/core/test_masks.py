@@ -320,11 +320,40 @@ def test_convolutions_of_an_expert_are_matrices_and_no_stacks():
     assert torch.equal(kept, redense.magnitude_mask(weights["expert.weight"], 0.5))
 
 
-def test_equal_weights_whose_whole_rows_would_be_held_are_named():
+def test_equal_weights_whose_whole_rows_are_held_are_named():
     weights = {"head": torch.zeros(4, 6), "body": torch.arange(24.0).view(4, 6)}
-    with pytest.warns(UserWarning, match=r"all weights of head are equal.*dense phase"):
+    with pytest.warns(UserWarning, match=r"2 of head: .*the lower index.*dense phase"):
         masks = redense.build_masks(weights, 0.5)
     assert masks["head"].all(1).tolist() == [False, False, True, True]
+
+
+def test_a_layer_that_is_equal_in_part_is_named_with_the_rows_that_go():
+    head = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    head[1::2] = 0.0  # four new classes
+    with pytest.warns(UserWarning, match=r"whole rows are held, 2 of head"):
+        kept = redense.build_masks({"head": head}, 0.25)["head"]
+    assert kept.any(1).tolist() == [True, False, True, False, *[True] * 4]
+
+
+def test_rows_of_an_expert_that_starts_from_zero_are_counted_in_its_matrix():
+    module = torch.nn.ModuleDict({"experts": Experts()})
+    with torch.no_grad():
+        module["experts"].gate_up[1] = 0.0
+    with pytest.warns(UserWarning, match=r"2 of experts.gate_up"):
+        redense.build_masks(redense.prunable(module), 0.5)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.cat([torch.zeros(4, 6), torch.ones(4, 6)]),  # the zeros go, and no other equals them
+        torch.cat([torch.arange(1.0, 25.0).view(4, 6) / 100, torch.ones(4, 6)]),
+        torch.ones(8, 1),
+    ],
+    ids=["no tie", "small", "rows of one"],
+)
+def test_rows_that_go_because_they_are_the_smallest_are_no_matter(weight):
+    redense.build_masks({"head": weight}, 0.5)
 
 
 def test_equal_weights_of_which_none_is_pruned_or_that_are_drawn_by_lot_are_no_matter():

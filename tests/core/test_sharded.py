@@ -8,6 +8,7 @@ said on each rank.
 import os
 import pickle
 import traceback
+import warnings
 
 import pytest
 import torch
@@ -162,6 +163,19 @@ def scene_experts_sharded_inside_their_matrices_are_refused_by_name():
     model.up = nn.Parameter(up)
     with pytest.raises(NotImplementedError, match=r"up: masks need a tensor .*Shard\(dim=1\)"):
         redense.PhaseScheduler(model, adamw(model.parameters()), redense.dsd(1, 1, 1, 0.3))
+
+
+def scene_every_rank_counts_its_own_rows_that_go_for_being_equal():
+    head = weights_of([(6, 5)])["(6, 5)"]
+    head[:4] = 0.0
+    sharded = distribute_tensor(head, mesh(), [Shard(0)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mask = build_masks({"head": sharded}, 1 / 3)["head"].to_local()
+    gone = int((~mask.any(1)).sum())
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == bool(gone)
+    assert not gone or f"{gone} of head" in said[0]
 
 
 def scene_one_bracket_serves_shards_of_different_sizes():
