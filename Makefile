@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check bench results-images results-captions results-speech results-search models
+.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench results-images results-captions results-speech results-search models
 
 setup: .venv/.ready
 
@@ -41,6 +41,12 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_architecture.py
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+
+docs-serve: setup
+	$(BIN)/mkdocs serve
 
 # PEERS=/path/to/python of an environment with fasterai, nncf and torchao measures those too
 bench: setup

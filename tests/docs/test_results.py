@@ -1,4 +1,5 @@
-"""`make results-*` trains anew, into a fresh folder, and gets the numbers that are committed."""
+"""`make results-*` trains anew, into a fresh folder, and gets the numbers that are committed; the
+documents say what the committed records do."""
 
 import json
 import os
@@ -9,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from redense.study.folder import records
+from redense.study.summary import as_markdown, summarize_records
+
 ROOT = Path(__file__).parents[2]
+STUDIES = (ROOT / "docs" / "studies.md").read_text("utf-8")
 TINY = json.loads((ROOT / "tests" / "tiny_results.json").read_text("utf-8"))
 
 
@@ -61,3 +66,47 @@ def test_every_committed_study_has_its_settings_in_the_makefile(recipe, tmp_path
     record = json.loads(next((ROOT / "results" / recipe).glob("dsd[-@]*0/record.json")).read_text())
     lengths = [str(phase["length"]) for phase in record["plan"]]
     assert lengths == [asked["--dense"], asked["--sparse"], asked["--redense"]]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "runs", "epochs"), [("images", 96, 16), ("captions", 72, 13), ("speech", 20, 8)]
+)
+def test_a_studys_table_is_what_its_committed_records_say(recipe, runs, epochs):
+    kept = records(ROOT / "results" / recipe)
+    assert len(kept) == runs
+    assert {record["cost"]["epochs"] for record in kept if record["method"] != "dense"} == {epochs}
+    text = as_markdown(summarize_records(kept))
+    assert text == (ROOT / "results" / recipe / "summary.md").read_text("utf-8").strip()
+    assert text in STUDIES
+    if recipe == "speech":
+        assert as_markdown(summarize_records(kept, metric="cer")) in STUDIES
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method", "row"),
+    [
+        ("images", "dsd", "| {:+.2f} points of accuracy, not measurable | {} |"),
+        ("captions", "dsd@0.5", "| {:.1f} BLEU-4: it hurts | {} |"),
+        ("speech", "dsd", "| {:+.1f} points of word errors: too few seeds to say | {} |"),
+    ],
+)
+def test_readmes_line_on_when_it_helps_is_the_records(recipe, method, row):
+    summary = summarize_records(records(ROOT / "results" / recipe))
+    contrast = summary.comparison.to_control[method]
+    outcome = {"images": "no measurable difference", "captions": "hurts", "speech": "too few seeds"}
+    assert contrast.outcome == outcome[recipe]
+    sign = 1 if summary.higher_is_better else -1
+    said = row.format(sign * contrast.difference.mean, contrast.difference.n)
+    assert said in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_scores_without_skin_tone_are_the_records():
+    found = {}
+    for record in records(ROOT / "results/captions"):
+        found.setdefault(record["method"], []).append(record["test"]["bleu4_without_skin_tone"])
+    words = ", ".join(
+        f"{sum(found[name]) / len(found[name]):.1f} ({name})"
+        for name in ("dense", "lower_lr", "dsd@0.5")
+    )
+    words += f" and {sum(found['dsd@0.8']) / len(found['dsd@0.8']):.1f} (dsd@0.8)"
+    assert words in " ".join(STUDIES.split())

@@ -1,0 +1,47 @@
+"""What `python -m build` makes: a wheel from the sdist, which runs alone in an empty folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel's files, as pip lays them down, and nothing of the checkout."""
+    made, folder = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "build", "--outdir", made, ROOT], check=True)
+    (wheel,) = made.glob("redense-*.whl")
+    assert list(made.glob("redense-*.tar.gz"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
+    subprocess.run([*pip, wheel], check=True)
+    return folder
+
+
+def run(installed, folder, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_classifies_with_a_shipped_network(installed, tmp_path):
+    Image.effect_noise((28, 28), 60).save(tmp_path / "shirt.png")
+    model = ROOT / "models" / "fashion-mnist-dsd"
+    said = run(installed, tmp_path, "-m", "redense", "classify", model, "shirt.png")
+    assert "shirt.png" in said
+    where = run(installed, tmp_path, "-c", "import redense; print(redense.__file__)")
+    assert where.startswith(str(installed))
+
+
+def test_the_wheel_has_what_the_page_needs(installed, tmp_path):
+    study = ROOT / "results" / "speech"
+    run(installed, tmp_path, "-m", "redense", "report", study, "--out", "page.html")
+    assert "Does dense-sparse-dense" in (tmp_path / "page.html").read_text("utf-8")
