@@ -3,7 +3,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench results-images results-captions results-speech results-search models
+.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench models \
+	results-images results-captions results-speech results-search \
+	results-vgg-clean results-vgg-noise20 results-vgg-noise40
 
 setup: .venv/.ready
 
@@ -56,10 +58,12 @@ bench: setup
 	done
 
 # each results-* trains its study anew, into a fresh folder: the committed one stays what it is
+# (of one that was stopped: the same with RUN=its number goes on)
+JOBS ?= 2
 define results
-	@run=1; while [ -e runs/results-$(1)-$$run ]; do run=$$((run + 1)); done; \
+	@run=$${RUN:-1}; while [ -z "$$RUN" -a -e runs/results-$(1)-$$run ]; do run=$$((run + 1)); done; \
 	out=runs/results-$(1)-$$run; \
-	OMP_NUM_THREADS=1 $(BIN)/redense prove $(1) --out $$out --jobs 2 $(2) && \
+	OMP_NUM_THREADS=1 $(BIN)/redense prove $(2) --out $$out --jobs $(JOBS) $(3) && \
 	echo "compare with what is committed: diff $$out/summary.md results/$(1)/summary.md"
 endef
 
@@ -67,26 +71,36 @@ endef
 IMAGES = --seeds 12 --methods dense,longer,lower_lr,swa,pruned,random_dsd,dsd,dsdsd --train-images 5000 \
 	--dense 8 --sparse 4 --redense 4 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.3
 results-images: setup
-	$(call results,images,$(IMAGES))
+	$(call results,images,images,$(IMAGES))
 
 # about an hour of two cores
 SPEECH = --seeds 5 --methods dense,lower_lr,dsd,dsdsd --passes 1 --sparsity 0.5 \
 	--dense 4 --sparse 2 --redense 2 --sparse-lr 0.625 --redense-lr 0.375
 results-speech: setup
-	$(call results,speech,$(SPEECH))
+	$(call results,speech,speech,$(SPEECH))
 
 # 14 minutes of two cores
 CAPTIONS = --seeds 9 --methods dense,lower_lr,pruned,random_dsd,dsd --sparsity 0.8,0.5 \
 	--dense 6 --sparse 5 --redense 2
 results-captions: setup
-	$(call results,captions,$(CAPTIONS))
+	$(call results,captions,captions,$(CAPTIONS))
+
+# the studies of docs/when.md on the paper's kind of network: about 25 minutes of one core each
+VGG = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,pruned,random_dsd,dsd,relearn \
+	--model vgg-small --train-images 1000 --valid-share 0.0167 --augment none --batch 32 --lr 0.02 \
+	--dense 30 --sparse 10 --redense 10 --sparse-lr 0.1 --redense-lr 0.01 --sparsity 0.3
+results-vgg-clean: setup
+	$(call results,vgg-clean,images,$(VGG))
+results-vgg-noise20: setup
+	$(call results,vgg-noise20,images,$(VGG) --label-noise 0.2)
+results-vgg-noise40: setup
+	$(call results,vgg-noise40,images,$(VGG) --label-noise 0.4)
 
 # the search of results/search-label-noise: 40 % of the labels are wrong; about 40 minutes of one core
 SEARCH = --data fashion-mnist --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 \
 	--dense 24 --epochs 16 --trials 40 --seeds 3 --confirm 10
-JOBS ?= 2
 results-search: setup
-	@run=1; while [ -e runs/results-search-$$run ]; do run=$$((run + 1)); done; \
+	@run=$${RUN:-1}; while [ -z "$$RUN" -a -e runs/results-search-$$run ]; do run=$$((run + 1)); done; \
 	OMP_NUM_THREADS=1 $(BIN)/redense search images --out runs/results-search-$$run --jobs $(JOBS) $(SEARCH)
 
 # README's picture: the page of the proof that examples/prove.py makes

@@ -67,6 +67,12 @@ def test_the_familys_other_plans_have_the_budget_of_the_one_under_proof():
     }
     first = redense.Phase("dense", 8)
     assert built["relearn"].plan == Plan((first, *redense.relearn(0, 16)))
+    (control,) = build_methods([METHODS["relearn"].matched], {"": redense.dsd(8, 10, 6)}).values()
+    relearn = built["relearn"].plan
+    assert not any(phase.sparsity for phase in control.plan)
+    assert [(phase.length, phase.lr, phase.decay) for phase in control.plan] == [
+        (phase.length, phase.lr, phase.decay) for phase in relearn
+    ]
     assert built["acdc"].plan == Plan((first, *redense.acdc(0, 3, 2, 2, final=4)))
     assert built["spdf"].plan == redense.spdf(18, 6)
     assert all(is_proved(name) for name in built)

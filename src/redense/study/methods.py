@@ -60,6 +60,7 @@ class Kind:
         dash: of its line, in Plotly's words.
         build: from the plan under proof to the method.
         is_proved: whether it is a form of dense-sparse-dense itself, not a control.
+        matched: the control of the same phases and rates with nothing held.
     """
 
     title: str
@@ -68,6 +69,7 @@ class Kind:
     dash: str
     build: Callable[[Plan], Method]
     is_proved: bool = False
+    matched: str = CONTROL
 
 
 def _dense(plan: Plan) -> Method:
@@ -131,6 +133,10 @@ def _relearn(plan: Plan) -> Method:
     return Method(Plan((*first, *relearn(0, length, cycles).phases)))
 
 
+def _full_lr(plan: Plan) -> Method:
+    return _lower_lr(_relearn(plan).plan)
+
+
 def _acdc(plan: Plan) -> Method:
     """In Peste et al.'s shares: three cycles of equal halves, about a seventh for the last dense
     phase."""
@@ -181,6 +187,13 @@ METHODS: Mapping[str, Kind] = {
         "dashdot",
         _early_stop,
     ),
+    "full_lr": Kind(
+        "relearn's matched control",
+        "the same phases, rates and epochs as relearn, nothing held",
+        0,
+        "dash",
+        _full_lr,
+    ),
     "swa": Kind(
         "weight averaging",
         "the rest of the budget at a constant rate, its epochs' weights averaged",
@@ -212,6 +225,7 @@ METHODS: Mapping[str, Kind] = {
         "solid",
         _relearn,
         True,
+        "full_lr",
     ),
     "acdc": Kind(
         "AC/DC",

@@ -1,0 +1,172 @@
+"""When does it help? A row for each plan of each committed study, from its records alone.
+
+``python -m benchmarks.when`` prints the tables of docs/when.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from redense.study.folder import records
+from redense.study.methods import CONTROL, is_proved, kind_of, simplicity
+from redense.study.stats import Difference, paired_difference
+from redense.study.summary import Summary, summarize_records
+
+RESULTS = Path(__file__).parent.parent / "results"
+CONTROLS = ("lower_lr", "full_lr", "longer", "early_stop", "swa")
+"""What plans are set against; of equal budget, nothing held."""
+
+STUDIES = {
+    "images": "small net with batch-norm, 5,000 images, clean labels",
+    "captions": "NeuralTalk on emoji drawings",
+    "speech": "DeepSpeech 2, small, on game dialogue",
+}
+"""Every committed study by its folder, in words."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One plan of one study: its score, and what it gains over controls (positive is better)."""
+
+    study: str
+    plan: str
+    seeds: int
+    score: float
+    to_matched: Difference
+    best: str
+    to_best: Difference
+    others: Mapping[str, Difference]
+    loss: Difference | None
+
+
+@dataclass(frozen=True)
+class Regime:
+    """One study: whether its dense phase has converged, what it cost, and a row for each plan."""
+
+    name: str
+    words: str
+    summary: Summary
+    hours: float
+    rows: tuple[Row, ...]
+
+
+def regime(name: str, words: str, folder: Path | None = None) -> Regime:
+    """Of the records of one study."""
+    kept = records(folder or RESULTS / name)
+    summary = summarize_records(kept)
+    controls = [control for control in CONTROLS if control in summary.scores]
+    best = (max if summary.higher_is_better else min)(
+        controls, key=lambda control: mean(summary.scores[control].values())
+    )
+    plans = [
+        label
+        for label in sorted(summary.scores, key=simplicity)
+        if is_proved(label) or label.startswith("random_dsd")
+    ]
+    return Regime(
+        name=name,
+        words=words,
+        summary=summary,
+        hours=sum(record["seconds"] for record in kept) / 3600,
+        rows=tuple(_row(name, label, summary, kept, best, controls) for label in plans),
+    )
+
+
+def tables(regimes: list[Regime]) -> str:
+    """The page's two tables, as markdown."""
+    head = ("study", "converged before?", "seeds", "hours of one core")
+    lines = [head, ("---",) * len(head), *map(_about, regimes)]
+    columns = ("study", "plan", "score", "minus matched control", "minus best control")
+    columns = (*columns, "minus SWA", "minus early stopping", "loss minus matched control's")
+    rows = [columns, ("---",) * len(columns)]
+    rows += [_cells(one, row) for one in regimes for row in one.rows]
+    return "\n\n".join("\n".join(f"| {' | '.join(x)} |" for x in part) for part in (lines, rows))
+
+
+def main() -> None:
+    """Print what stands on the page."""
+    print(tables([regime(name, words) for name, words in STUDIES.items()]))
+
+
+def _row(
+    study: str,
+    label: str,
+    summary: Summary,
+    kept: list[dict[str, Any]],
+    best: str,
+    controls: list[str],
+) -> Row:
+    mine, kind = summary.scores[label], kind_of(label)
+    matched = kind.matched if kind and kind.matched in summary.scores else CONTROL
+
+    def against(control: str) -> Difference:
+        return _paired(mine, summary.scores[control], higher_is_better=summary.higher_is_better)
+
+    losses: dict[str, dict[int, float]] = {}
+    for record in kept:
+        if "loss" in record[summary.split]:
+            scores = losses.setdefault(record["method"], {})
+            scores[record["seed"]] = record[summary.split]["loss"]
+    has_loss = losses and summary.metric != "loss"
+    return Row(
+        study=study,
+        plan=label,
+        seeds=len(mine),
+        score=mean(mine.values()),
+        to_matched=against(matched),
+        best=best,
+        to_best=against(best),
+        others={name: against(name) for name in ("swa", "early_stop") if name in controls},
+        loss=_paired(losses[label], losses[matched], higher_is_better=True) if has_loss else None,
+    )
+
+
+def _paired(
+    mine: Mapping[int, float], other: Mapping[int, float], *, higher_is_better: bool
+) -> Difference:
+    shared = sorted(mine.keys() & other.keys())
+    return paired_difference(
+        [mine[seed] for seed in shared],
+        [other[seed] for seed in shared],
+        higher_is_better=higher_is_better,
+    )
+
+
+def _about(one: Regime) -> tuple[str, ...]:
+    converged = one.summary.convergence
+    if converged is None:
+        said = "starts from a trained network"
+    else:
+        gain = f"the control gains {converged.gain:+.2f}, spread {converged.spread:.2f}"
+        said = f"{'yes' if converged.is_converged else '**no**'} ({gain})"
+    name = f"[{one.name}](../results/{one.name}/summary.md): {one.words}"
+    seeds = max(len(scores) for scores in one.summary.scores.values())
+    return name, said, f"{seeds}", f"{one.hours:.1f}"
+
+
+def _cells(one: Regime, row: Row) -> tuple[str, ...]:
+    metric = f"{row.score:.2f} {one.summary.metric}"
+    beside = f"{_interval(row.to_best)} ({row.best})"
+    others = (
+        _interval(row.others[name]) if name in row.others else "not run"
+        for name in ("swa", "early_stop")
+    )
+    loss = "" if row.loss is None else _interval(row.loss, 3)
+    return row.study, row.plan, metric, _interval(row.to_matched), beside, *others, loss
+
+
+def _interval(difference: Difference, digits: int = 2) -> str:
+    """``+1.97 [1.26, 2.67]``, bold where it leaves zero out at p below 0.05."""
+    low, high = difference.interval
+    said = f"{difference.mean:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    clear = not low <= 0 <= high and difference.p_value < 0.05 and math.isfinite(low)
+    return f"**{said}**" if clear else said
+
+
+if __name__ == "__main__":
+    main()
