@@ -43,7 +43,7 @@ class Failure:
     file: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """Finished runs of a study's folder, and what they come to."""
 
@@ -118,6 +118,9 @@ class Study:
         except ValueError:
             return self.verdict
         return f"{text.getvalue()}\n{self.verdict}"
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.folder)!r}, {len(self.records)} runs)"
 
     def _repr_html_(self) -> str:
         """Table and verdict, for a notebook."""

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {
@@ -51,6 +53,25 @@ def test_a_proof_ends_with_a_table_and_a_verdict(name, tmp_path):
             )
             assert made == pytest.approx(shown, abs=1), method
     assert ("Every run was trained in full" in done.stdout) == (name != "prove")
+
+
+def test_the_tutorial_runs_and_answers_as_it_is_printed(tmp_path):
+    notebook = nbformat.read(ROOT / "examples" / "tutorial.ipynb", as_version=4)
+    printed = [answer(cell) for cell in notebook.cells]
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    made = [answer(cell) for cell in notebook.cells]
+    assert made == printed
+    assert any(said.startswith("Does dense-sparse-dense (dsd) help here?") for said in made)
+    assert (tmp_path / "tutorial.html").exists()
+
+
+def answer(cell):
+    """The first sentence of a cell's verdict; other processors may differ in the numbers."""
+    for output in cell.get("outputs", []):
+        html = output.get("data", {}).get("text/html", "")
+        if found := re.search(r"Does [^?]+\? [^:]+", html):
+            return found[0]
+    return ""
 
 
 ONE_RUN = """
