@@ -2,6 +2,7 @@
 asserted."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -114,6 +115,50 @@ def test_the_loaders_race_on_the_same_files_and_every_step_is_timed(tmp_path, ca
         assert list(seconds) == steps
         assert all(value > 0 for value in seconds.values())
     assert "images/s, torchvision's" in capsys.readouterr().out
+
+
+SPEED = (ROOT / "docs" / "speed.md").read_text("utf-8")
+RIVALS = {
+    "redense, layerwise": "redense layerwise",
+    "`torch.nn.utils.prune.l1_unstructured`": "torch l1_unstructured",
+    "redense, global": "redense global",
+    "`torch.nn.utils.prune.global_unstructured`": "torch global_unstructured",
+    "`w.abs().sum()`, one read and a copy": "w.abs().sum(), one read and a copy",
+    "`w.sum()`, one read": "w.sum(), one read",
+}
+
+
+def bench(part):
+    return json.loads((ROOT / "results" / "bench" / f"{part}.json").read_text())["runs"]
+
+
+@pytest.mark.parametrize("shown", RIVALS)
+def test_the_speed_pages_masks_are_the_record_s(shown):
+    (run,) = (one for one in bench("masks") if one["weights"] > 1e8 and one["threads"] == 1)
+    row = run["rows"][RIVALS[shown]]
+    _, seconds, peak = (
+        re.search(rf"^\| ({re.escape(shown)}) \| (\S+) \| (\S+) \|$", SPEED, re.M)[0]
+        .strip("| ")
+        .split(" | ")
+    )
+    assert float(seconds) == pytest.approx(row["seconds"]["median"], rel=0.03)
+    assert float(peak) == pytest.approx(row["peak_bytes_a_weight"], abs=0.06)
+
+
+def test_the_speed_pages_steps_are_the_record_s():
+    lines = [line.strip("| ").split(" | ") for line in SPEED.splitlines() if " / " in line]
+    runs = {(one["workload"], one["optimizer"], one["threads"]): one for one in bench("steps")}
+    names = list(CONTENDERS)[1:]
+    counted = 0
+    for label, *cells in lines[1:]:
+        work, optimizer = label.rsplit(", ", 1)
+        (workload,) = {key[0] for key in runs if key[0].startswith(work.split(",")[0])}
+        for name, cell in zip(names, cells, strict=True):
+            for threads, value in zip((1, 2), cell.split(" / "), strict=True):
+                ratio = runs[workload, optimizer, threads]["contenders"][name]["ratio"]["median"]
+                assert value == f"{ratio:.2f}", (label, name, threads)
+                counted += 1
+    assert counted == 6 * 6 * 2
 
 
 def test_the_cost_page_says_what_is_computed():
