@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from redense.study.folder import records
-from redense.study.methods import CONTROL, is_proved, kind_of, simplicity
+from redense.study.methods import CONTROL, is_proved, own_controls, simplicity
 from redense.study.stats import Difference, paired_difference
 from redense.study.summary import Summary, summarize_records
 
@@ -101,8 +101,8 @@ def _row(
     best: str,
     controls: list[str],
 ) -> Row:
-    mine, kind = summary.scores[label], kind_of(label)
-    matched = kind.matched if kind and kind.matched in summary.scores else CONTROL
+    mine = summary.scores[label]
+    matched = own_controls(summary.scores, CONTROL).get(label, CONTROL)
 
     def against(control: str) -> Difference:
         return _paired(mine, summary.scores[control], higher_is_better=summary.higher_is_better)

@@ -24,7 +24,7 @@ from redense.runs.sections import Section, Text
 from redense.study.folder import open_study, records
 from redense.study.jobs import Job, plan_jobs, saved_share
 from redense.study.looks import looks
-from redense.study.methods import BASELINE, CONTROL, Method, build_methods
+from redense.study.methods import BASELINE, CONTROL, METHODS, Method, build_methods
 from redense.study.running import run_study
 from redense.study.summary import Summary, print_table, sentences, settled, summarize_records
 from redense.study.work import FunctionWork
@@ -373,7 +373,7 @@ def _check_growth(grows: bool, most: Any, within: Any) -> None:
 
 
 def with_controls(methods: Iterable[str] | Mapping[str, Plan]) -> dict[str, Plan | None]:
-    """Methods by name, the baseline and the matched control always among them; a plan of one's own
+    """Methods by name, the baseline and the matched controls always among them; a plan of one's own
     comes beside the default ones.
 
     >>> list(with_controls(["dsd"]))
@@ -383,7 +383,8 @@ def with_controls(methods: Iterable[str] | Mapping[str, Plan]) -> dict[str, Plan
         methods = methods.split(",")
     own = dict(methods) if isinstance(methods, Mapping) else {}
     names = list(DEFAULT if own else methods)
-    needed = [name for name in (BASELINE, CONTROL) if name not in names]
+    matched = [METHODS[name].matched for name in names if name in METHODS]
+    needed = [name for name in (BASELINE, CONTROL, *matched) if name not in names]
     return {**dict.fromkeys([*needed, *names]), **own}
 
 

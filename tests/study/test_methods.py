@@ -1,9 +1,12 @@
 """The one table of methods, and what is built from it."""
 
 import pytest
+from study_folder import write_study
 
 import redense
 from redense.plan import Plan
+from redense.proof import with_controls
+from redense.study.folder import records
 from redense.study.methods import (
     CONTROL,
     METHODS,
@@ -13,6 +16,7 @@ from redense.study.methods import (
     simplicity,
     titled,
 )
+from redense.study.summary import summarize_records
 
 PLAN = redense.dsd(2, 2, 2, 0.5)
 
@@ -100,3 +104,21 @@ def test_a_plan_without_a_dense_phase_gives_every_control_the_same_budget():
     names = [name for name in METHODS if name != "dense"]
     built = build_methods(names, {"": redense.dsd(0, 2, 2, 0.5)})
     assert {len(method.plan) for method in built.values()} == {4}
+
+
+def test_relearn_is_judged_beside_its_own_matched_control(tmp_path):
+    found = records(write_study(tmp_path / "study", ("dense", "lower_lr", "relearn", "full_lr")))
+    for record in found:
+        if record["method"] == "full_lr":
+            record["test"]["top1"] += 3
+    verdict = summarize_records(found).verdicts["relearn"]
+    assert verdict.contrast.reference == "full_lr"
+    assert verdict.outcome == "hurts"
+    assert "lower than relearn's matched control’s (full_lr; " in verdict.reason
+    without = [record for record in found if record["method"] != "full_lr"]
+    assert summarize_records(without).verdicts["relearn"].contrast.reference == CONTROL
+
+
+def test_whoever_asks_for_relearn_gets_its_control(tmp_path):
+    assert list(with_controls(["relearn"])) == ["dense", "lower_lr", "full_lr", "relearn"]
+    assert list(with_controls(["dsd"])) == ["dense", "lower_lr", "dsd"]

@@ -47,8 +47,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every method by itself, against the matched control, and against the baseline (the dense
-    net)."""
+    """Every method by itself, against the control, and against the baseline (the dense net).
+
+    ``to_matched`` is ``to_control``, but of methods whose phases and rates are not the control's
+    against a control that has them.
+    """
 
     control: str
     baseline: str
@@ -57,6 +60,7 @@ class Comparison:
     summaries: Mapping[str, Summary]
     to_control: Mapping[str, Contrast]
     to_baseline: Mapping[str, Contrast]
+    to_matched: Mapping[str, Contrast]
 
 
 def compare(
@@ -66,11 +70,15 @@ def compare(
     baseline: str,
     higher_is_better: bool = True,
     confidence: float = 0.95,
+    matched: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Set every method against ``control`` (the same phases with sparsity 0) and ``baseline`` (the
     dense net).
 
     Holm's correction runs over the methods of each column by itself.
+
+    Args:
+        matched: methods with a control of their own, by name: ``{"relearn": "full_lr"}``.
     """
     check_scores(scores, control, baseline)
     against = partial(
@@ -89,6 +97,7 @@ def compare(
         },
         to_control=against(control),
         to_baseline=against(baseline),
+        to_matched=against(control, own=matched or {}),
     )
 
 
@@ -98,17 +107,20 @@ def contrasts(
     *,
     higher_is_better: bool = True,
     confidence: float = 0.95,
+    own: Mapping[str, str] | None = None,
 ) -> dict[str, Contrast]:
-    """Every other method against ``reference``, with Holm's correction over them."""
+    """Every other method against ``reference``, or against its ``own``, with Holm's correction over
+    them."""
     check_scores(scores, reference)
+    references = {method: (own or {}).get(method, reference) for method in scores}
     differences = {}
     for method in scores:
         if method == reference:
             continue
-        shared = _shared_seeds(scores, method, reference)
+        shared = _shared_seeds(scores, method, references[method])
         differences[method] = paired_difference(
             [scores[method][s] for s in shared],
-            [scores[reference][s] for s in shared],
+            [scores[references[method]][s] for s in shared],
             higher_is_better=higher_is_better,
             confidence=confidence,
         )
@@ -116,12 +128,12 @@ def contrasts(
     return {
         method: Contrast(
             method,
-            reference,
+            references[method],
             difference,
             len(differences),
             p,
             _outcome(difference, len(differences), p, confidence),
-            left_out=tuple(sorted(set(scores[method]) ^ set(scores[reference]))),
+            left_out=tuple(sorted(set(scores[method]) ^ set(scores[references[method]]))),
         )
         for (method, difference), p in zip(differences.items(), corrected, strict=True)
     }

@@ -158,6 +158,14 @@ def _spdf(plan: Plan) -> Method:
     return Method(spdf(len(plan) - dense, dense))
 
 
+def _acdc_lr(plan: Plan) -> Method:
+    return _lower_lr(_acdc(plan).plan)
+
+
+def _spdf_lr(plan: Plan) -> Method:
+    return _lower_lr(_spdf(plan).plan)
+
+
 METHODS: Mapping[str, Kind] = {
     "dense": Kind(
         "dense training",
@@ -193,6 +201,20 @@ METHODS: Mapping[str, Kind] = {
         0,
         "dash",
         _full_lr,
+    ),
+    "acdc_lr": Kind(
+        "AC/DC's matched control",
+        "the same phases, rates and epochs as acdc, nothing held",
+        0,
+        "dot",
+        _acdc_lr,
+    ),
+    "spdf_lr": Kind(
+        "sparse pre-training's matched control",
+        "the same phases, rates and epochs as spdf, nothing held",
+        0,
+        "longdash",
+        _spdf_lr,
     ),
     "swa": Kind(
         "weight averaging",
@@ -234,6 +256,7 @@ METHODS: Mapping[str, Kind] = {
         "dashdot",
         _acdc,
         True,
+        "acdc_lr",
     ),
     "spdf": Kind(
         "sparse pre-training",
@@ -242,6 +265,7 @@ METHODS: Mapping[str, Kind] = {
         "dash",
         _spdf,
         True,
+        "spdf_lr",
     ),
 }
 """Every method by name, the simplest to live with first."""
@@ -265,6 +289,22 @@ def is_proved(label: str) -> bool:
     dense-sparse-dense or a plan of the user's own."""
     kind = kind_of(label)
     return kind is None or kind.is_proved
+
+
+def own_controls(labels: Iterable[str], control: str) -> dict[str, str]:
+    """Of methods whose phases and rates are not ``control``'s the control that has them, where it
+    is among ``labels``.
+
+    >>> own_controls(["lower_lr", "full_lr", "dsd", "relearn"], "lower_lr")
+    {'relearn': 'full_lr'}
+    """
+    known = set(labels)
+    kinds = {label: kind_of(label) for label in known}
+    return {
+        label: kind.matched
+        for label, kind in kinds.items()
+        if kind and kind.matched not in (label, control) and kind.matched in known
+    }
 
 
 def titled(label: str) -> str:

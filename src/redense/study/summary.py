@@ -14,7 +14,7 @@ from rich.table import Table
 from redense.study.compare import Comparison, Contrast, compare
 from redense.study.convergence import Convergence, measure
 from redense.study.looks import confidence, looks
-from redense.study.methods import BASELINE, CONTROL, is_proved, simplicity
+from redense.study.methods import BASELINE, CONTROL, is_proved, own_controls, simplicity
 from redense.study.verdict import (
     Choice,
     Verdict,
@@ -102,6 +102,7 @@ def summarize_records(
         baseline=baseline,
         higher_is_better=higher,
         confidence=confidence(most),
+        matched=own_controls(scores, control),
     )
     said = f"{split} {metric}"
     return Summary(

@@ -126,15 +126,15 @@ def verdict(
         raise ValueError(
             f"no verdict on {method!r}: choose one of {', '.join(comparison.to_control)}"
         )
-    contrast = comparison.to_control[method]
+    contrast = comparison.to_matched[method]
     terms = _Terms(metric, unit, comparison.higher_is_better, comparison.confidence)
     least = least_seeds(contrast.comparisons, comparison.confidence)
-    budget = _budget(method, comparison.control, epochs)
+    budget = _budget(method, contrast.reference, epochs)
     if contrast.outcome == "too few seeds":
         reason = _refusal(contrast, least, terms)
     else:
         reason = f"{_finding(contrast, terms)}, {budget}.{_doubts(contrast, least, terms)}"
-        if comparison.baseline not in (method, comparison.control):
+        if comparison.baseline not in (method, contrast.reference):
             reason += _beside_baseline(
                 comparison, method, _budget(method, comparison.baseline, epochs), terms
             )
@@ -143,7 +143,7 @@ def verdict(
         contrast.outcome,
         _claim(contrast),
         reason,
-        epochs[method] / epochs[comparison.control],
+        epochs[method] / epochs[contrast.reference],
         least,
         contrast,
     )
@@ -335,13 +335,14 @@ def _outliers(contrast: Contrast) -> list[str]:
 def _beside_baseline(comparison: Comparison, method: str, budget: str, terms: _Terms) -> str:
     """What the baseline says, with the control beside it: a gain over the dense net is often the
     control's too."""
-    contrast, control = comparison.to_baseline[method], comparison.to_baseline[comparison.control]
+    reference = comparison.to_matched[method].reference
+    contrast, control = comparison.to_baseline[method], comparison.to_baseline[reference]
     digits = decimals(contrast)
     return (
         f" Against {titled(comparison.baseline)}, {budget}, it is "
         f"{terms.sized(contrast.difference.mean, digits)} "
         f"({terms.level} {terms.interval(contrast)}); "
-        f"{titled(comparison.control)} alone is {terms.sized(control.difference.mean, digits)}."
+        f"{titled(reference)} alone is {terms.sized(control.difference.mean, digits)}."
     )
 
 
