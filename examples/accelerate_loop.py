@@ -1,9 +1,10 @@
-"""Dense-Sparse-Dense training with Accelerate: alone by ``python``, or by ``accelerate launch`` on
-several processes. A small network learns three spirals in some seconds.
+"""Dense-Sparse-Dense training with Accelerate: alone by ``python``, or on two processes, CPUs
+included, by ``accelerate launch --multi_gpu --num_processes 2``. A small network learns three
+spirals in some seconds.
 
-You should see the plan and one line per phase: half of the later layers' weights are zero in the
-sparse phase and none after it. The schedule of rates is not prepared: Accelerate would step it once
-per process, and the plan counts epochs.
+You should see the plan, how many processes train, and one line per phase: half of the later layers'
+weights are zero in the sparse phase and none after it. The schedule of rates is not prepared:
+Accelerate would step it once per process, and the plan counts epochs.
 """
 
 import torch
@@ -34,7 +35,7 @@ x_valid, y_valid = spirals(2000, seed=1)
 plan = redense.dsd(dense=30, sparse=15, redense=15, sparsity=0.5)
 phases = redense.PhaseScheduler(model, optimizer, plan, exclude="0.*")
 rates = torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, plan.lr_factor)
-accelerator.print(plan, "\n")
+accelerator.print(f"{plan}\n\nprocesses: {accelerator.num_processes}")
 
 for epoch in range(len(plan)):
     for x, y in loader:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .constraint import Constraint, check_free
 from .masks import build_masks, check_choosable
@@ -61,13 +62,20 @@ class PhaseScheduler:
         """What is held now; None in a dense phase and after the plan."""
         self._model, self._optimizer = model, optimizer
         self._include, self._exclude = patterns("include", include), patterns("exclude", exclude)
-        self._weights = prunable(model, self._include, self._exclude)
-        self._trainers = optimizers_of(self._weights, optimizers_in(optimizer))
+        self._weights: Mapping[str, Tensor] = {}
+        self._trainers: dict[str, list[Optimizer]] = {}
+        optimizers_in(optimizer)
+        if any(phase.sparsity for phase in plan):
+            self._look()
         for phase in plan:  # what cannot be held is an error now, not after the dense phase
             check_choosable(self._weights, phase.sparsity, phase.mask)
         self._averages = tuple(averages)
         self._regrowth: _Regrowth | None = None
-        self._beginning: _Beginning | None = _Beginning(next(iter(self._weights.values())))
+        trained = (weight for weight in model.parameters() if weight.requires_grad)
+        witness = next(iter(self._weights.values()), None)
+        self._beginning: _Beginning | None = _Beginning(
+            next(trained) if witness is None else witness
+        )
         self._enter()
         self._beginning.end()
 
@@ -227,7 +235,10 @@ class PhaseScheduler:
         """The weights as they are now: layers may have been replaced, added, frozen or tied."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the scheduler was built
-            self._weights = prunable(self._model, self._include, self._exclude)
+            self._look()
+
+    def _look(self) -> None:
+        self._weights = prunable(self._model, self._include, self._exclude)
         self._trainers = optimizers_of(self._weights, optimizers_in(self._optimizer))
 
     def _values_under(self, masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:

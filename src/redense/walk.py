@@ -67,7 +67,10 @@ class Walk:
         )
 
     def preview(self, model: nn.Module) -> str:
-        """The table of what may be held, and the plan, for the trainer's log."""
+        """The table of what may be held, and the plan, for the trainer's log; of a plan that holds
+        nothing no table."""
+        if not any(phase.sparsity for phase in self.plan):
+            return str(self.plan)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the scheduler has said them
             weights = prunable(model, self.include, self.exclude)

@@ -704,6 +704,83 @@ def test_a_weight_that_no_optimizer_trains_is_refused_before_the_first_phase(den
     phases.detach()
 
 
+def with_weight_norm():
+    return nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (lambda: nn.Linear(6, 6), {"eps": 0.0}),
+        (with_weight_norm, {}),
+        (lambda: nn.Conv1d(6, 6, 1), {}),
+        (lambda: nn.LayerNorm(6), {}),
+    ],
+    ids=["eps=0", "weight norm", "the first convolution", "no matrix"],
+)
+def test_what_cannot_be_held_is_no_matter_to_a_plan_that_holds_nothing(make, settings):
+    model = make()
+    optimizer = torch.optim.AdamW(model.parameters(), **settings)
+    with pytest.raises(ValueError, match=r"eps=0|is not a weight|no prunable weight"):
+        PhaseScheduler(model, optimizer, dsd(1, 1, 1))
+    plan = Plan((Phase("dense", 1), Phase("slower", 1, lr=0.1)))
+    phases = PhaseScheduler(model, optimizer, plan)
+    phases.load_state_dict(phases.state_dict())
+    for _ in range(2):
+        model(torch.randn(2, 6, 6)).square().sum().backward()
+        optimizer.step()
+        phases.step()
+    assert phases.finished
+    phases = PhaseScheduler(model, optimizer, plan)
+    optimizer.step()
+    with pytest.warns(UserWarning, match="dense, slower did not run to the end"):
+        del phases
+
+
+@pytest.mark.parametrize("dense", [0, 3])
+@pytest.mark.parametrize(
+    "kind", ["Adam", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adamax", "Adadelta"]
+)
+def test_an_optimizer_whose_held_weights_would_step_by_0_over_0_is_refused_at_once(kind, dense):
+    model, _ = build()
+    optimizer = getattr(torch.optim, kind)(model.parameters(), eps=0.0)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=f"{kind} has eps=0, .* 0/0; pass eps=1e-8"):
+        PhaseScheduler(model, optimizer, dsd(dense, 1, 1))
+    assert_same(model.state_dict(), before)
+    with pytest.raises(ValueError, match="eps=0"), redense.sparse(model, optimizer, 0.5):
+        pass
+    assert_same(model.state_dict(), before)
+    assert_no_hooks(model, optimizer)
+
+
+WRAPPERS = {
+    "plain": lambda model: model,
+    "torch.compile": lambda model: torch.compile(model, backend="eager"),
+    "DataParallel": nn.DataParallel,
+    "both": lambda model: torch.compile(nn.DataParallel(model), backend="eager"),
+}
+
+
+@pytest.mark.parametrize("saved", WRAPPERS)
+@pytest.mark.parametrize("loaded", WRAPPERS)
+def test_a_state_goes_from_any_wrapper_to_any_other(saved, loaded):
+    model, optimizer = build()
+    phases = PhaseScheduler(WRAPPERS[saved](model), optimizer, dsd(1, 2, 1, sparsity=0.5))
+    phases.step()
+    state = on_disk(phases.state_dict())
+    phases.detach()
+    other, optimizer = build()
+    wrapped = WRAPPERS[loaded](other)
+    again = PhaseScheduler(wrapped, optimizer, dsd(1, 2, 1, sparsity=0.5))
+    again.load_state_dict(state)
+    for name in HELD:
+        assert torch.equal(other.get_parameter(name) == 0, model.get_parameter(name) == 0)
+    train(wrapped, optimizer, 0)
+    assert all(int((other.get_parameter(name) == 0).sum()) for name in HELD)
+    again.detach()
+
+
 @pytest.mark.parametrize("dense", [0, 30])
 def test_a_misspelt_mask_is_refused_before_the_first_phase(dense):
     with pytest.raises(ValueError, match="magnitude, random, global or a function, got 'magnitud'"):

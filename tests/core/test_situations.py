@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.tuner import Tuner
 from torch import nn
+from torch.ao import quantization
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -195,6 +196,63 @@ def test_compiled_autograd_masks_gradients():
             assert not model[0].weight.grad[~held.masks["0.weight"]].any()
             optimizer.step()
             assert_held(model, held)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:(?s).*reduce_range")
+@pytest.mark.parametrize("when", ["before", "inside", "eager fake quantisation"])
+def test_weights_stay_held_beside_quantisation_aware_training(when):
+    model, optimizer = build()
+    config = quantization.get_default_qat_qconfig_mapping("x86").global_qconfig
+
+    def prepare():
+        model.train()
+        model.qconfig = config
+        quantization.prepare_qat(model, inplace=True)
+
+    if when == "before":
+        prepare()
+    with redense.sparse(model, optimizer, 0.5) as held:
+        if when == "inside":
+            prepare()
+        for _ in range(3):
+            optimizer.zero_grad()
+            if when == "eager fake quantisation":
+                inputs = torch.randn(16, 8)
+                for layer in model:
+                    if isinstance(layer, nn.Linear):
+                        weight = torch.fake_quantize_per_tensor_affine(layer.weight, 0.01, 0, -8, 7)
+                        inputs = nn.functional.linear(inputs, weight, layer.bias)
+                    else:
+                        inputs = layer(inputs)
+                inputs.square().mean().backward()
+            else:
+                loss_of(model).backward()
+            optimizer.step()
+            assert_held(model, held)
+        if when != "eager fake quantisation":
+            quantised = model[0].weight_fake_quant(model[0].weight)
+            assert not quantised[~held.masks["0.weight"]].any()
+    assert not model[0].weight._post_accumulate_grad_hooks
+
+
+def test_a_weight_that_fake_quantisation_computes_is_refused_with_the_remedy():
+    model, _ = build()
+    fake = quantization.FakeQuantize(dtype=torch.qint8, quant_min=-128, quant_max=127)
+    nn.utils.parametrize.register_parametrization(model[0], "weight", fake)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    original = "0.parametrizations.weight.original"
+    with (
+        pytest.raises(ValueError, match=f"{original} is not a weight.*name the parts.*include"),
+        redense.sparse(model, optimizer, 0.5),
+    ):
+        pass
+    with redense.sparse(model, optimizer, 0.5, include=[original]) as held:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+            assert_held(model, held)
+            assert not model[0].weight[~held.masks[original]].any()
 
 
 class Module(LightningModule):

@@ -139,6 +139,27 @@ def test_an_example_shows_zeros_in_its_sparse_phase_only(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_accelerate_launch_holds_the_same_on_two_processes(tmp_path):
+    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    machine = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    example = str(ROOT / "examples" / "accelerate_loop.py")
+    done = subprocess.run(
+        [sys.executable, "-m", *launch, *machine, "--main_process_port", "0", example],
+        cwd=tmp_path,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("processes: 2") == 1
+    zeros, accuracy = EXAMPLES["accelerate_loop"]
+    rows = re.findall(r"(\d+)% zeros, .*accuracy ([\d.]+)%", done.stdout)
+    assert [int(share) for share, _ in rows] == zeros
+    assert all(float(reached) >= accuracy for _, reached in rows)
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_short_and_says_what_you_should_see(name):
     text = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
