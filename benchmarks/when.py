@@ -144,20 +144,28 @@ def _about(one: Regime) -> tuple[str, ...]:
     else:
         gain = f"the control gains {converged.gain:+.2f}, spread {converged.spread:.2f}"
         said = f"{'yes' if converged.is_converged else '**no**'} ({gain})"
-    name = f"[{one.name}](../results/{one.name}/summary.md): {one.words}"
+    name = f"`{one.name}`: {one.words}"
     seeds = max(len(scores) for scores in one.summary.scores.values())
     return name, said, f"{seeds}", f"{one.hours:.1f}"
 
 
 def _cells(one: Regime, row: Row) -> tuple[str, ...]:
     metric = f"{row.score:.2f} {one.summary.metric}"
-    beside = f"{_interval(row.to_best)} ({row.best})"
+    beside = f"{_interval(row.to_best)} (`{row.best}`)"
     others = (
         _interval(row.others[name]) if name in row.others else "not run"
         for name in ("swa", "early_stop")
     )
     loss = "" if row.loss is None else _interval(row.loss, 3)
-    return row.study, row.plan, metric, _interval(row.to_matched), beside, *others, loss
+    return (
+        f"`{row.study}`",
+        f"`{row.plan}`",
+        metric,
+        _interval(row.to_matched),
+        beside,
+        *others,
+        loss,
+    )
 
 
 def _interval(difference: Difference, digits: int = 2) -> str:
