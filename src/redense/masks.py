@@ -25,11 +25,13 @@ from .tensors.packing import pack_bits
 from .tensors.rows import whole_rows
 from .tensors.selection import keep_largest
 from .tensors.sharded import lay_out, placements, replicas, shard_of
+from .tensors.threads import one_thread
 
 MaskFunction = Callable[[Tensor, float], Tensor]
 Criterion = Callable[[Mapping[str, Tensor], float], dict[str, Tensor]]
 
 
+@one_thread
 def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
     """Keep the weights of largest magnitude: the paper's criterion, one tensor at a time.
 
@@ -48,6 +50,7 @@ def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
     return lay_out(keep_largest([magnitude_keys(weight)], pruned, weight.numel())[0], weight)
 
 
+@one_thread
 def random_mask(weight: Tensor, sparsity: float, *, seed: int = 0) -> Tensor:
     """Keep weights at random: the control that shows what magnitude itself contributes.
 
@@ -58,6 +61,7 @@ def random_mask(weight: Tensor, sparsity: float, *, seed: int = 0) -> Tensor:
     return lay_out(keep_largest([random_keys(weight, seed)], pruned, weight.numel())[0], weight)
 
 
+@one_thread
 def global_magnitude_masks(weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """Keep the largest magnitudes of all tensors taken together; layers end with different
     sparsity.

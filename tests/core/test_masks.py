@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import redense
+from redense import masks
 from redense.masks import (
     build_masks,
     global_magnitude_masks,
@@ -359,3 +360,27 @@ def test_rows_that_go_because_they_are_the_smallest_are_no_matter(weight):
 def test_equal_weights_of_which_none_is_pruned_or_that_are_drawn_by_lot_are_no_matter():
     redense.build_masks({"head": torch.zeros(4, 6)}, 0.0)
     redense.build_masks({"head": torch.zeros(4, 6)}, 0.5, "random")
+
+
+@pytest.mark.parametrize("choose", ["magnitude", "random", "global"])
+def test_masks_are_chosen_with_one_thread_and_the_number_of_threads_is_left_alone(
+    choose, monkeypatch
+):
+    used = []
+    select = masks.keep_largest
+
+    def watched(*arguments):
+        used.append(torch.get_num_threads())
+        return select(*arguments)
+
+    monkeypatch.setattr(masks, "keep_largest", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        redense.build_masks({"weight": torch.randn(10, 10)}, 0.5, choose)
+        with pytest.raises(ValueError, match="NaN"):
+            redense.build_masks({"weight": torch.full((10, 10), torch.nan)}, 0.5, choose)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {1}

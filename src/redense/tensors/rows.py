@@ -7,8 +7,10 @@ from torch import Tensor
 from torch import distributed as dist
 
 from .sharded import shard_of
+from .threads import one_thread
 
 
+@one_thread
 def whole_rows(mask: Tensor, weight: Tensor, stacked: bool) -> tuple[bool, int]:
     """Whether anything is kept of a tensor, and how many of this rank's rows are held whole though
     their weights equal kept ones.
