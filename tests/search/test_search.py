@@ -1,6 +1,7 @@
 """`redense.search`: what it finds, what it shares and spares, what it never does, and its
 mistakes."""
 
+import html
 import json
 import os
 import random
@@ -17,8 +18,10 @@ from torch.nn import functional as F
 
 import redense
 from redense.recipes.schedule import read_plan
+from redense.report.page import report
 from redense.runs.folder import RunFolder
 from redense.search.gate import NotConvergedError
+from redense.search.space import in_words
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,6 +176,27 @@ def test_the_confirmations_page_judges_against_the_tuned_control(network, tmp_pa
     assert "minus control" in page
     assert "Against the dense net" not in page
     assert "no method" not in page
+
+
+def test_the_page_of_a_search_has_its_verdict_pictures_and_trials(network, tmp_path):
+    page = report([network.folder], tmp_path / "page.html").read_text("utf-8")
+    text = html.unescape(page)
+    assert "Does the best plan beat the best tuned control?" in text
+    for words in network.verdict.split("\n\n"):
+        assert words in text
+    assert network.budget.sentence in text
+    figures = json.loads(page.split('id="figures">')[1].split("</script>")[0])
+    budget = figures["g0-search-budget"]["data"]
+    assert [trace["name"] for trace in budget] == ["plans", "controls"]
+    assert budget[0]["x"] == ["0", "1", "2", "5", "8"]
+    assert budget[0]["y"] == [network.budget.usual["plan"], *network.budget.curves["plan"].values()]
+    given_up, in_full = figures["g0-search-sparsity"]["data"]
+    plans = [one for one in network.tried if one.side == "plan" and one.scores]
+    assert len(given_up["x"]) + len(in_full["x"]) == len(plans)
+    assert sorted(in_full["y"]) == sorted(one.score for one in plans if one.in_full)
+    assert {"g0-search-mask", "g0-search-passes", "g0-search-layers"} <= set(figures)
+    best = network.ranked("plan")[0]
+    assert text.index("The best of 9 plans") < text.index(in_words(best.choices))
 
 
 def test_layers_are_those_of_the_network(network):

@@ -38,6 +38,7 @@ from redense.report.figures import (
 from redense.report.markup import ENVIRONMENT, section_html
 from redense.report.numbers import group_numbers, runs_csv, script_json
 from redense.report.records import Group, load
+from redense.report.searched import Searched, read_search
 from redense.report.tables import (
     Strip,
     beside_table,
@@ -114,6 +115,7 @@ class Part:
     runs: Table
     released: Table | None
     hardly_grown: list[str]
+    search: Searched | None
     overlap: Table | None
     histograms: list[Table]
     commands: list[str]
@@ -182,6 +184,7 @@ def _library() -> str:
 
 def _part(group: Group, key: str, sections: Sections | None) -> Part:
     look = styles(group.labels)
+    search = read_search(group.search) if group.search else None
     judgement, refusal = _judge(group)
     figures = _judged_figures(group, key, judgement) if judgement else {}
     drawn = []
@@ -190,6 +193,8 @@ def _part(group: Group, key: str, sections: Sections | None) -> Part:
         if figure := curves(group, column):
             figures[name] = figure
             drawn.append(Curve(name, column_title(group, column)))
+    for name, figure in search.figures.items() if search else ():
+        figures[f"{key}-search-{name}"] = figure
     counts = histograms(group)
     if counts:
         figures[f"{key}-histograms"] = {"histograms": counts}
@@ -211,6 +216,7 @@ def _part(group: Group, key: str, sections: Sections | None) -> Part:
         runs=runs_table(group),
         released=released_table(group),
         hardly_grown=hardly_grown(group),
+        search=search,
         overlap=overlap_table(group) if shared else None,
         histograms=[histogram_table(name, layers) for name, layers in counts.items()],
         commands=commands(group),
@@ -254,6 +260,8 @@ def _judged_figures(group: Group, key: str, judgement: Judgement) -> dict[str, F
 
 
 def _title(group: Group) -> str:
+    if group.search:
+        return "Does the best plan beat the best tuned control?"
     if group.is_study:
         return "Does dense-sparse-dense training help?"
     data = group.record["data"]["name"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Group:
         commands: what was typed to make them, where it was stored.
         failed: (run, last line of its error).
         against: a study's ``control``, ``baseline`` and ``most`` seeds, where it says them.
+        search: the folder of the search whose confirmation this study is.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Group:
     commands: tuple[str, ...]
     failed: tuple[tuple[str, str], ...] = ()
     against: Mapping[str, Any] = field(default_factory=dict)
+    search: Path | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -86,13 +88,12 @@ def load(paths: Sequence[Path]) -> list[Group]:
     groups: list[Group] = []
     singles: list[Run] = []
     for path in dict.fromkeys(Path(path) for path in paths):
-        if (path / "record.json").is_file():
+        if (path / "found.json").is_file():
+            groups.append(_search(path))
+        elif (path / "record.json").is_file():
             singles.append(_read_run(path))
         elif files := sorted(path.glob("*--*/record.json")):
-            runs = [_read_run(file.parent) for file in files]
-            # a folder of another name is a copy kept aside
-            named = [run for run in runs if run.folder.name == f"{run.label}--{run.seed}"]
-            groups.append(_study(path, named))
+            groups.append(_study(path, files))
         else:
             raise FileNotFoundError(
                 f"{path} holds no finished run: no record.json in it, nor in a folder METHOD--SEED "
@@ -101,7 +102,18 @@ def load(paths: Sequence[Path]) -> list[Group]:
     return [*groups, *_together(singles)]
 
 
-def _study(path: Path, runs: Sequence[Run]) -> Group:
+def _search(path: Path) -> Group:
+    """A search is its confirmation, and what it has to say of the way there."""
+    confirmed = path / "confirm"
+    study = _study(confirmed, sorted(confirmed.glob("*--*/record.json")))
+    commands = _commands([path / "search.json"])
+    return replace(study, name=path.resolve().name, commands=commands, search=path)
+
+
+def _study(path: Path, files: Sequence[Path]) -> Group:
+    read = [_read_run(file.parent) for file in files]
+    # a folder of another name is a copy kept aside
+    runs = [run for run in read if run.folder.name == f"{run.label}--{run.seed}"]
     check_comparable([run.record for run in runs])
     failed = []
     for file in sorted(path.glob("*--*/error.txt")):

@@ -65,6 +65,7 @@ class Found:
     study: Study
     importance: Mapping[Side, Mapping[str, float]]
     cost: Cost
+    metric: str
     higher_is_better: bool
     budget: Budget | None
     """Score against tuning budget; None where a customary setting fails."""
@@ -116,6 +117,35 @@ class Found:
                 f"The plan is {self.folder / 'plan.toml'}, the control {self.folder}/control.toml.",
             ]
         )
+
+    def as_data(self) -> dict[str, Any]:
+        """What the page shows of the search itself, for found.json."""
+        tried = [
+            {
+                "side": one.side,
+                "number": one.number,
+                "words": in_words(one.choices),
+                "choices": dict(one.choices),
+                "score": one.score if one.scores else None,
+                "seeds": len(one.scores),
+                "in_full": one.in_full,
+                "error": one.error,
+            }
+            for side in SIDES
+            for one in self.ranked(side)
+        ]
+        return {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "verdict": self.verdict.split("\n\n"),
+            "said": [
+                *self._mattered(),
+                self._spent(),
+                *([self.budget.sentence] if self.budget else []),
+            ],
+            "budget": asdict(self.budget) if self.budget else None,
+            "tried": tried,
+        }
 
     def ranked(self, side: Side) -> list[Tried]:
         """Trials of a side, the best first: those with every seed, then those that were given up,
@@ -289,6 +319,7 @@ class Search:
             study=study,
             importance={side: trials.importance(side) for side in SIDES},
             cost=Cost(self._trained(tried, start), self.in_full),
+            metric=start.metric,
             higher_is_better=start.higher_is_better,
             budget=self._budget(tried, start, work, jobs, backend),
         )
@@ -480,6 +511,7 @@ class Search:
     def _write(self, found: Found) -> None:
         """Words, numbers and pictures into the folder."""
         write_text(self.folder / "summary.txt", f"{found}\n")
+        write_text(self.folder / "found.json", json.dumps(found.as_data(), indent=1) + "\n")
         if found.budget is not None:
             write_text(
                 self.folder / "budget.json", json.dumps(asdict(found.budget), indent=2) + "\n"

@@ -1,0 +1,186 @@
+"""What a report says of a search: its verdict, score against tuning budget, score against each
+choice, and the best trials; read from the ``found.json`` that a search leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redense.files.records import read_json
+from redense.report.figures import Figure, plain
+from redense.runs.sections import Cell, Table, number
+
+SIDES = ("plan", "control")
+_COLOURS = {"plan": "var(--c2)", "control": "var(--c0)"}
+_CHOICES = {"sparsity": "sparsity", "mask": "mask", "passes": "passes", "layers": "layers held"}
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search's own part of the page.
+
+    Args:
+        verdict: whether to use the plan, a paragraph each.
+        said: what mattered, what was spent, and from which budget on controls catch up.
+        figures: Plotly data by name, ``budget`` first where there is one.
+        titles: of the figures, in words.
+    """
+
+    verdict: Sequence[str]
+    said: Sequence[str]
+    figures: Mapping[str, Figure]
+    titles: Mapping[str, str]
+    tables: Sequence[Table]
+
+
+def read_search(folder: Path) -> Searched:
+    """Of the folder of a search that has ended."""
+    found = read_json(folder / "found.json")
+    figures, titles = {}, {}
+    if found["budget"] is not None:
+        figures["budget"] = _budget(found["budget"])
+        titles["budget"] = f"Expected {found['budget']['metric']} against the number of trials"
+    for choice, words in _CHOICES.items():
+        if any(choice in one["choices"] for one in found["tried"]):
+            figures[choice] = _choice(found, choice, words)
+            titles[choice] = f"Validation score of every plan against its {words}"
+    return Searched(
+        verdict=found["verdict"],
+        said=found["said"],
+        figures=figures,
+        titles=titles,
+        tables=[_budgets(found["budget"])] * (found["budget"] is not None)
+        + [_ranked(found, side) for side in SIDES],
+    )
+
+
+def _budget(budget: Mapping[str, Any]) -> Figure:
+    """Two lines from the customary setting on, at evenly spaced budgets."""
+    traces = []
+    for side in SIDES:
+        points = {"0": budget["usual"][side], **budget["curves"][side]}
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": f"{side}s",
+                "x": list(points),
+                "y": list(points.values()),
+                "line": {"color": _COLOURS[side], "width": 2},
+                "marker": {"size": 8, "color": _COLOURS[side]},
+                "hovertemplate": f"{side}s, %{{x}} trials: %{{y:.4~g}}<extra></extra>",
+            }
+        )
+    return {
+        "data": traces,
+        "layout": {
+            "height": 340,
+            "margin": {"t": 26, "b": 52, "l": 58},
+            "legend": {"orientation": "h", "y": 1.12},
+            "xaxis": {"title": {"text": "trials (0: the customary setting)"}, "type": "category"},
+            "yaxis": {"title": {"text": plain(f"expected {budget['metric']}")}},
+        },
+    }
+
+
+def _choice(found: Mapping[str, Any], choice: str, words: str) -> Figure:
+    """A mark for each plan, and the controls' levels as lines."""
+    traces = []
+    for in_full, symbol in ((False, "circle-open"), (True, "diamond")):
+        some = [
+            one
+            for one in found["tried"]
+            if one["side"] == "plan" and one["in_full"] == in_full and choice in one["choices"]
+        ]
+        shown = [one for one in some if one["score"] is not None]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "every seed" if in_full else "given up",
+                "x": [_plotted(one["choices"][choice]) for one in shown],
+                "y": [one["score"] for one in shown],
+                "text": [plain(one["words"]) for one in shown],
+                "marker": {"size": 8, "color": _COLOURS["plan"], "symbol": symbol},
+                "hovertemplate": "%{y:.4~g}<br>%{text}<extra></extra>",
+            }
+        )
+    levels = _levels(found)
+    return {
+        "data": traces,
+        "layout": {
+            "height": 300,
+            "margin": {"t": 30, "b": 52, "l": 58},
+            "showlegend": False,
+            "hovermode": "closest",
+            "xaxis": {"title": {"text": words}, **({"dtick": 1} if choice == "passes" else {})},
+            "yaxis": {"title": {"text": plain(f"validation {found['metric']}")}},
+            "shapes": [
+                {
+                    "type": "line",
+                    "xref": "paper",
+                    "x0": 0,
+                    "x1": 1,
+                    "y0": score,
+                    "y1": score,
+                    "line": {"color": _COLOURS["control"], "width": 1.5, "dash": dash},
+                }
+                for score, dash in levels.values()
+            ],
+            "annotations": [
+                {
+                    "text": level,
+                    "xref": "paper",
+                    "x": 1,
+                    "y": score,
+                    "xanchor": "right",
+                    "yanchor": "bottom",
+                    "showarrow": False,
+                    "font": {"size": 11, "color": _COLOURS["control"]},
+                }
+                for level, (score, _) in levels.items()
+            ],
+        },
+    }
+
+
+def _plotted(value: Any) -> Any:
+    return plain(value) if isinstance(value, str) else value
+
+
+def _levels(found: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+    controls = [one for one in found["tried"] if one["side"] == "control"]
+    usual = [one["score"] for one in controls if one["number"] == 0]
+    full = [one["score"] for one in controls if one["in_full"]]
+    best = (max if found["higher_is_better"] else min)(full)
+    levels = {"best control": (best, "solid")}  # a search ends only with a control in full
+    if usual and usual[0] is not None:
+        levels["customary control"] = (usual[0], "dot")
+    return levels
+
+
+def _budgets(budget: Mapping[str, Any]) -> Table:
+    usual = [Cell("0, the customary setting")]
+    usual += [number(budget["usual"][side], ".4g") for side in SIDES]
+    rows = [usual]
+    for trials in sorted(map(int, set().union(*(budget["curves"][side] for side in SIDES)))):
+        scores = [budget["curves"][side].get(str(trials)) for side in SIDES]
+        cells = [Cell("–") if score is None else number(score, ".4g") for score in scores]
+        rows.append([Cell(str(trials)), *cells])
+    return Table(f"Expected {budget['metric']} of the best", ("trials", "plans", "controls"), rows)
+
+
+def _ranked(found: Mapping[str, Any], side: str) -> Table:
+    mine = [one for one in found["tried"] if one["side"] == side]
+    rows = [
+        [
+            number(one["score"], ".4g") if one["score"] is not None else Cell("failed"),
+            number(one["seeds"], "d"),
+            Cell(one["words"]),
+        ]
+        for one in mine[:10]
+    ]
+    caption = f"The best of {len(mine)} {side}s on validation"
+    return Table(caption, (f"validation {found['metric']}", "seeds", side), rows)
