@@ -175,8 +175,9 @@ class DSDCallback(TrainerCallback):
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             phases.detach()  # the weights are another phase's now: nothing of them is to be zeroed
         done = int(state.epoch) if self.unit == "epoch" else state.global_step
-        if done >= len(self.plan):  # never into a phase that no step will train
-            phases.seek(len(self.plan))
+        done = min(done, len(self.plan))
+        if done == len(self.plan) or self.plan.at(done) == phases.phase:  # no step trains another
+            phases.seek(done)
         phases.close()
 
     def _seek(self, step: int) -> None:

@@ -19,6 +19,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from .plan import ByPattern, Plan, in_percent, matches, share_of
+from .tensors.sharded import is_flattened
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 Patterns = Selector | Iterable[Selector]
@@ -138,10 +139,17 @@ def prunable(
         ValueError: ``include`` is empty, a pattern picks no such weight, or none is left; a layer's
             weight is computed from the parameters that are there (weight_norm, standardised
             convolutions), so that zeros in them would not be zeros of the weight.
+        NotImplementedError: FSDP1 has flattened the weights.
 
     >>> list(prunable(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))))
     ['0.weight', '2.weight']
     """
+    if any(is_flattened(parameter) for parameter in model.parameters()):
+        raise NotImplementedError(
+            f"{type(model).__name__} is sharded by FullyShardedDataParallel (FSDP1), which lays "
+            "the weights of several layers end to end; shard it with fully_shard (FSDP2): "
+            "ModelParallelStrategy in Lightning, fsdp_version=2 in Accelerate and the Trainer"
+        )
     weights = list(_weights(model))
     candidates = {weight.name: weight for weight in weights if weight.eligible}
     included, excluded = patterns("include", include), patterns("exclude", exclude) or ()

@@ -129,7 +129,8 @@ class PhaseScheduler:
         ran."""
         self._leave()
         if not self.finished:
-            warnings.warn(self._unfinished(), stacklevel=2)
+            cause = "early stopping, a limit of time or steps, or a forgotten step() cut it short"
+            warnings.warn(f"{self._unfinished()}: {cause}", stacklevel=2)
         self._beginning = None
 
     def detach(self) -> None:
@@ -277,15 +278,15 @@ class PhaseScheduler:
         left = [phase.name for phase in self.plan.phases[self.plan.index(self.position) :]]
         return (
             f"the plan stopped at step {self.position} of {len(self.plan)}: {', '.join(left)} did "
-            "not run to the end; "
-            f"call step() after every epoch or training step"
+            "not run to the end"
         )
 
     def __del__(self) -> None:
         beginning: _Beginning | None = getattr(self, "_beginning", None)
         held: Constraint | None = getattr(self, "held", None)
         if beginning is not None and beginning.is_over():
-            warnings.warn(self._unfinished(), stacklevel=1)
+            remedy = "call step() after every epoch or training step"
+            warnings.warn(f"{self._unfinished()}; {remedy}", stacklevel=1)
         elif held is not None and held.active and _is_shared(self._model):
             warnings.warn(
                 f"PhaseScheduler is gone in phase {self.phase.name!r} and its weights stay held at "

@@ -20,6 +20,13 @@ def is_sharded(tensor: Any) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
+def is_flattened(tensor: Tensor) -> bool:
+    """Whether FSDP1 (``FullyShardedDataParallel``) owns ``tensor``: its flat shard of many weights,
+    or a view of one."""
+    module = sys.modules.get("torch.distributed.fsdp._common_utils")
+    return module is not None and bool(module._is_fsdp_flattened(tensor))
+
+
 def shard_of(tensor: Any) -> tuple[Tensor, Any]:
     """This rank's part of ``tensor`` and the group it is sharded over, None for a plain or
     replicated tensor.
