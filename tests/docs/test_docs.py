@@ -280,15 +280,6 @@ def test_the_site_shows_every_public_name():
         assert getattr(importlib.import_module(module), last).__doc__, name
 
 
-def test_the_site_is_built_without_a_warning(tmp_path):
-    mkdocs = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path]
-    done = subprocess.run(mkdocs, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "api" / "index.html").read_text("utf-8")
-    assert "&gt;&gt;&gt;" in page
-    assert "<blockquote>" not in page
-
-
 def documented():
     """Every module and docstring of the package that has an example."""
     for found in pkgutil.walk_packages(package.__path__, "redense."):

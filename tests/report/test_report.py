@@ -14,9 +14,9 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import chromium
 import pytest
 import torch
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from study_folder import LAYERS, MOMENTS, make_record, write_run, write_study
@@ -33,10 +33,6 @@ from redense.tensors.packing import pack
 
 LOSSES = ("curve-1", "curve-2")  # validation and training loss
 HOSTILE = """<img src=x onerror="alert(1)"></script><b>'&"{{7*7}}%{x}</b>"""
-CHROMIUM, CHROMEDRIVER = (
-    "/usr/bin/chromium",
-    "/usr/bin/chromedriver",
-)  # Debian's; make test installs them
 
 
 class Browser:
@@ -44,30 +40,8 @@ class Browser:
     for."""
 
     def __init__(self, profile):
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (
-            *(
-                "headless",
-                "no-sandbox",
-                "disable-gpu",
-                "disable-quic",
-                "no-first-run",
-                "disable-dev-shm-usage",
-            ),
-            *(
-                "disable-background-networking",
-                "disable-component-update",
-                "disable-sync",
-                f"user-data-dir={profile}",
-            ),
-        ):
-            options.add_argument(f"--{flag}")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.shown = None
-        self.driver = webdriver.Chrome(
-            options=options, service=webdriver.ChromeService(CHROMEDRIVER)
-        )
+        self.driver = chromium.start(profile)
 
     def show(self, page):
         """A page that several tests share: each leaves it as it found it."""
@@ -79,9 +53,7 @@ class Browser:
     def open(self, page, width=1280):
         """A page afresh, in light colours."""
         self.shown = None
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.prefer("light")
+        chromium.set_window(self.driver, width)
         self.requests()
         self.driver.get(page.as_uri())
         WebDriverWait(self.driver, 60, 0.05).until(
@@ -136,10 +108,6 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    missing = [path for path in (CHROMIUM, CHROMEDRIVER) if not Path(path).exists()]
-    assert not missing, (
-        f"{missing[0]} is missing: apt-get install chromium chromium-driver (make test does it)"
-    )
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.driver.quit()
