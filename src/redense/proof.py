@@ -335,7 +335,7 @@ class Question:
         return {**asdict(RunConfig()), **against, **known}
 
 
-_OF_A_RUN = ("method", "seed", "plan", "average", "select", "weight_decay")
+_OF_A_RUN = ("method", "seed", "plan", "average", "select", "weight_decay", "shrink")
 """Settings in which the runs of a study differ."""
 
 

@@ -127,7 +127,8 @@ def test_a_recipes_baseline_from_a_trained_network_is_that_network_as_it_came(pi
     lengths = ("--dense", "1", "--sparse", "0", "--redense", "0")
     assert redense("train", "images", *flags, *lengths, "--out", "trained").code == 0
     came = json.loads(Path("trained/record.json").read_text())
-    asked = ("--sparse", "1", "--redense", "1", "--seeds", "2", "--methods", "dense,lower_lr,dsd")
+    methods = ("--methods", "dense,longer,lower_lr,shrink_perturb,dsd")
+    asked = ("--sparse", "1", "--redense", "1", "--seeds", "2", *methods)
     init = ("--init", "trained/model.safetensors", "--jobs", "1", "--out", "proof")
     answer = redense("prove", "images", *flags, *asked, *init)
     assert answer.code == 0, answer.out
@@ -136,6 +137,11 @@ def test_a_recipes_baseline_from_a_trained_network_is_that_network_as_it_came(pi
     assert baseline["test"] == came["test"]
     assert baseline["weights_sha256"] == came["weights_sha256"]
     assert Path("proof/dense--0/network.json").exists()
+    ends = [
+        json.loads(Path(f"proof/{name}--0/record.json").read_text())["weights_sha256"]
+        for name in ("longer", "shrink_perturb")
+    ]
+    assert ends[0] != ends[1]
 
 
 def test_a_file_may_be_called_as_a_module_of_pythons_is(redense):

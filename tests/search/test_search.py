@@ -138,6 +138,13 @@ def test_the_same_call_reads_a_finished_search_and_another_is_refused(network):
     again = search(train, network.folder, trials=9)
     assert runs_of(network.folder / "trials") == before
     assert str(again) == str(network)
+    file = network.folder / "search.json"
+    whole = file.read_text()
+    older = json.loads(whole)
+    del older["space"]["shrink"]  # of a version that did not know it
+    file.write_text(json.dumps(older))
+    assert str(search(train, network.folder, trials=9)) == str(network)
+    file.write_text(whole)
     with pytest.raises(ValueError, match=r"other settings: trials was 9, now 10"):
         search(train, network.folder, trials=10)
 
@@ -302,3 +309,7 @@ def test_a_search_from_a_trained_network_scores_it_as_it_came(tmp_path):
     came = json.loads((tmp_path / "search/trials/dense--1000/record.json").read_text())
     assert came["plan"] == []
     assert len(found.plan) == 4
+    usual, *drawn = (one for one in found.tried if one.side == "control")
+    assert usual.method.shrink == 1
+    assert all(one.method.shrink == one.choices["shrink"] < 1 for one in drawn)
+    assert all(one.method.shrink == 1 for one in found.tried if one.side == "plan")

@@ -50,8 +50,8 @@ class Study:
         within: with --seeds auto, enough where a difference's interval is narrower than this.
         first_seed: the first of them; settings are chosen with other seeds than they are judged by.
         methods: with commas: dense, longer, lower_lr (the matched control), early_stop, swa,
-            pruned, random_dsd, dsd, dsdsd, relearn, acdc, spdf; the last three bring controls of
-            their own rates, full_lr, acdc_lr, spdf_lr.
+            shrink_perturb (with dense 0), pruned, random_dsd, dsd, dsdsd, relearn, acdc, spdf; the
+            last three bring controls of their own rates, full_lr, acdc_lr, spdf_lr.
         jobs: runs at a time, one thread each; default one per core that this process may use.
         backend: loky on this machine, dask or ray for a cluster.
         split: what the verdict reads: test, or valid while choosing a setting.

@@ -42,7 +42,7 @@ class Looking:
         seeds: that a trial may get; what is clearly behind after the first gets no more.
         confirm: fresh seeds on which the best plan and the best control meet.
         space: a TOML file that narrows or widens where is looked: sparsity = [0.3, 0.8], masks,
-            layers, passes, sparse_share, lr, decays, weight_decay, scored.
+            layers, passes, sparse_share, lr, decays, weight_decay, shrink, scored.
         jobs: runs at a time, one thread each; default one per core that this process may use.
         backend: loky on this machine, dask or ray for a cluster.
         out: the search's folder; default runs/search-NAME. An unfinished search there goes on.

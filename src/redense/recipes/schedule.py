@@ -11,7 +11,7 @@ import yaml
 
 from redense.plan import Phase, Plan, dsd
 
-SETTINGS = ("include", "weight_decay", "average", "select")
+SETTINGS = ("include", "weight_decay", "average", "select", "shrink")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def read_plan(path: Path) -> Plan:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """What a plan's file says beside its phases, as a search writes it: ``include``,
-    ``weight_decay``, ``average``, ``select``, see `redense.runs.configuration.RunConfig`."""
+    ``weight_decay``, ``average``, ``select``, ``shrink``; see
+    `redense.runs.configuration.RunConfig`."""
     content = _content(path)
     return {name: content[name] for name in SETTINGS if name in content}
 

@@ -25,6 +25,8 @@ class RunConfig:
         accelerator, devices, precision, strategy: where and how Lightning trains a recipe.
         average: the phase whose epochs' weights are averaged in the end; None for no average.
         select: ``last`` for the last epoch's weights, ``best`` for the best logged epoch's.
+        shrink: share of a trained network that is kept at the start, see
+            `redense.runs.shrinking`; 1 leaves it as it came.
         weight_decay: a factor for each phase on the groups' own weight decay, see
             `redense.runs.decay`; empty leaves it alone.
         higher_is_better: whether a higher score is the better one.
@@ -48,6 +50,7 @@ class RunConfig:
     strategy: str = "ddp"
     average: str | None = None
     select: str = "last"
+    shrink: float = 1.0
     weight_decay: list[float] = field(default_factory=list)
     higher_is_better: bool = True
     command: list[str] = field(default_factory=list)
@@ -55,6 +58,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in 0 to {2**32 - 1}, got {self.seed}")
+        if not 0 <= self.shrink <= 1:
+            raise ValueError(f"shrink must lie in [0, 1], got {self.shrink}; 1 leaves all as it is")
         if self.weight_decay and len(self.weight_decay) != len(self.plan):
             raise ValueError(
                 f"weight_decay must be one factor for each of the {len(self.plan)} phases, got "

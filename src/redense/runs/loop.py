@@ -23,6 +23,7 @@ from redense.rates import Rates
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole
 from redense.runs.decay import WeightDecay
 from redense.runs.seeds import rank_seed
+from redense.runs.shrinking import shrink_and_perturb
 from redense.runs.weights import share_of_zeros
 from redense.scheduler import PhaseScheduler
 
@@ -225,6 +226,8 @@ class Loop:
         """Take the newest checkpoint's state, if there is one."""
         newest = self._run.files.newest()
         if newest is None:
+            if self._run.config.shrink < 1:
+                shrink_and_perturb(self._model, self._run.config.shrink, self._run.seed)
             return
         file, content = newest
         if missing := [key for key in _PARTS if key not in content]:

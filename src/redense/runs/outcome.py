@@ -54,8 +54,7 @@ def _train(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
             "the function asked for neither run.epochs(), run.steps() nor run.plan, so every "
             "method would train alike: loop over run.epochs(model, optimizer)"
         )
-    if not run.branches and (run.config.average or run.config.select == "best"):
-        wanted = "averages weights" if run.config.average else "keeps the best epoch's weights"
+    if not run.branches and (wanted := _beyond_a_plan(run)):
         raise ValueError(
             f"{run.config.method} {wanted}, which run.epochs() does and a loop of your own cannot "
             "know of: leave this method out, or loop over run.epochs(model, optimizer)"
@@ -69,6 +68,15 @@ def _train(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
     if run.main:
         write_text(run.files.record, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return record
+
+
+def _beyond_a_plan(run: Run) -> str:
+    """What a method does that a loop of the user's own cannot know of; empty for a plan alone."""
+    if run.config.average:
+        return "averages weights"
+    if run.config.select == "best":
+        return "keeps the best epoch's weights"
+    return "shrinks and perturbs the weights it starts from" if run.config.shrink < 1 else ""
 
 
 def read_scores(result: Any, *, reads_test: bool = True) -> dict[str, dict[str, float]]:

@@ -31,6 +31,7 @@ from redense.runs.progress import Progress
 from redense.runs.restoring import check_fits, check_whole
 from redense.runs.run import Run, Scores
 from redense.runs.seeds import rank_seed
+from redense.runs.shrinking import shrink_and_perturb
 from redense.runs.task import Batches, Task
 from redense.runs.trainer import build_trainer, evaluate, quiet_lightning
 from redense.runs.weights import share_of_zeros
@@ -61,6 +62,8 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         check_whole(*found, ["DSDCallback", history.state_key])
         history.check_data(*found)
         check_fits(*found, module)
+    elif config.shrink < 1:
+        shrink_and_perturb(task.model, config.shrink, run.seed)
     averaging: list[Averaging | MovingAverage] = []
     if task.moving_average is not None:
         averaging.append(MovingAverage(plan, task.moving_average))

@@ -349,8 +349,12 @@ class Search:
         file = self.folder / "search.json"
         if file.exists():
             stored = json.loads(file.read_text("utf-8"))
+            lacking = json.loads(json.dumps({"space": asdict(Space()), "options": self.options}))
             for name, value in settings.items():
-                if name != "command" and stored.get(name, value) != value:
+                theirs = stored.get(name, value)
+                if name in lacking:  # an older version did not know all of them
+                    theirs = {**lacking[name], **theirs}
+                if name != "command" and theirs != value:
                     raise ValueError(
                         f"{self.folder} holds a search with other settings: {name} was "
                         f"{stored[name]!r}, now {value!r} (see {file}); choose another --out"
@@ -570,6 +574,8 @@ def as_toml(method: Method) -> str:
         head["average"] = method.average
     if method.select != "last":
         head["select"] = method.select
+    if method.shrink != 1:
+        head["shrink"] = method.shrink
     lines = [f"{name} = {toml(value)}" for name, value in head.items()]
     return "\n".join([*lines, method.plan.to_toml()]) + "\n"
 

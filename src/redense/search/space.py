@@ -51,6 +51,8 @@ class Space:
         decays: course of the rate inside each phase: constant, linear, cosine, step.
         weight_decay: factors of the groups' own behind the shared phase; where no group has any, of
             1e-4.
+        shrink: of a control that starts from a trained network, the share of it that is kept
+            (shrink-and-perturb).
         scored: of a control: the last epoch's weights, the best epoch's, or averaged ones.
 
     >>> space = Space(masks=("random",), passes=(1, 3), layers=("all", "fc*"))
@@ -64,6 +66,7 @@ class Space:
     lr: tuple[float, float] = (0.03, 1.0)
     decays: tuple[str, ...] = ("constant", "linear", "cosine")
     weight_decay: tuple[float, float] = (0.1, 100.0)
+    shrink: tuple[float, float] = (0.1, 1.0)
     scored: tuple[str, ...] = SCORED
 
     def __post_init__(self) -> None:
@@ -77,6 +80,7 @@ class Space:
         _check_range("sparse_share", self.sparse_share, above=0, below=1)
         _check_range("lr", self.lr, above=0)
         _check_range("weight_decay", self.weight_decay, above=0)
+        _check_range("shrink", self.shrink, above=0, most=1)
         _check_known("masks", self.masks, tuple(CRITERIA))
         _check_known("decays", self.decays, tuple(DECAYS))
         _check_known("scored", self.scored, SCORED)
@@ -100,12 +104,15 @@ class Space:
         factor = _suggest(choose, "weight_decay", self.weight_decay, log=True) if layers else 1.0
         if side == "control":
             scored = choose.suggest_categorical("scored", self.scored) if layers else SCORED[0]
+            is_trained = layers and not first.phases
+            shrink = _suggest(choose, "shrink", self.shrink, step=0.05) if is_trained else 1.0
             if scored == "averaged":
                 averaged = Phase("averaged", epochs, lr=rates[0], decay=decay)
-                return _behind(first, (averaged,), factor, average="averaged")
+                return _behind(first, (averaged,), factor, average="averaged", shrink=shrink)
             phases = _passes(("early", "late"), passes, epochs, share, rates, decay)
             best = scored == "best epoch"
-            return _behind(first, phases, factor, select="best" if best else "last")
+            select = "best" if best else "last"
+            return _behind(first, phases, factor, select=select, shrink=shrink)
         sparsity = _suggest(choose, "sparsity", self.sparsity, step=0.05)
         mask = choose.suggest_categorical("mask", self.masks)
         held = choose.suggest_categorical("layers", tuple(layers)) if layers else None
@@ -151,7 +158,10 @@ class Space:
         if layers:
             usual["weight_decay"] = _nearest(1.0, self.weight_decay)
         if side == "control":
-            return usual | ({"scored": _first(SCORED[0], self.scored)} if layers else {})
+            if layers:
+                usual["scored"] = _first(SCORED[0], self.scored)
+                usual["shrink"] = _nearest(1.0, self.shrink)
+            return usual
         usual["sparsity"] = _nearest(0.3, self.sparsity)
         usual["mask"] = _first("magnitude", self.masks)
         return usual | ({"layers": _first("all", tuple(layers))} if layers else {})
@@ -166,8 +176,10 @@ def in_words(choices: Mapping[str, Any]) -> str:
     """
     rates = [f"x {choices[name]:.2g}" for name in ("sparse_lr", "redense_lr")]
     decayed = f", weight decay x {choices['weight_decay']:.2g}" if "weight_decay" in choices else ""
+    kept = choices.get("shrink", 1.0)
+    shrunk = f", {100 * kept:.0f} % of the trained network kept" if kept < 1 else ""
     if choices.get("scored") == "averaged":
-        return f"averaged, {choices['decay']} from {rates[0]}{decayed}"
+        return f"averaged, {choices['decay']} from {rates[0]}{decayed}{shrunk}"
     count, share = choices["passes"], 100 * choices["sparse_share"]
     passes = f"{count} pass{'es' * (count > 1)}"
     if "sparsity" in choices:
@@ -177,7 +189,7 @@ def in_words(choices: Mapping[str, Any]) -> str:
     else:
         what = choices.get("scored", "last epoch")
         split = f"{passes} split at {share:.0f} %"
-    return f"{what}, {split}, {choices['decay']} from {' and '.join(rates)}{decayed}"
+    return f"{what}, {split}, {choices['decay']} from {' and '.join(rates)}{decayed}{shrunk}"
 
 
 def _passes(
@@ -235,6 +247,7 @@ def _check_range(
     *,
     above: float | None = None,
     below: float | None = None,
+    most: float | None = None,
     least: int | None = None,
 ) -> None:
     numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in bounds)
@@ -247,6 +260,8 @@ def _check_range(
         raise ValueError(f"{name} must be whole numbers of at least {least}, got {low} to {high}")
     if above is not None and low <= above:
         raise ValueError(f"{name} must lie above {above}, got {low} to {high}")
+    if most is not None and high > most:
+        raise ValueError(f"{name} must be at most {most}, got {low} to {high}")
     if below is not None and high >= below:
         raise ValueError(f"{name} must lie below {below}, got {low} to {high}")
 

@@ -347,5 +347,6 @@ def _digest(method: Method) -> str:
         method.select,
         method.include,
         method.decays,
+        *([method.shrink] if method.shrink != 1 else []),
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]

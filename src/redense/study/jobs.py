@@ -56,6 +56,7 @@ def run_config(config: RunConfig, name: str, method: Method, seed: int) -> RunCo
         select=method.select,
         include=list(method.include) or config.include,
         weight_decay=list(method.weight_decay),
+        shrink=method.shrink,
     )
 
 
@@ -96,6 +97,7 @@ def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
         "include": mine.include == theirs.include or not held,
         "exclude": mine.exclude == theirs.exclude or not held,
         "weight decay": decays == other_decays,
+        "shrink": mine.shrink == theirs.shrink,
         f"the first {epochs} epochs of the plan": phases == list(other.phases[: len(phases)])
         and sum(phase.length for phase in phases) == epochs,
     }

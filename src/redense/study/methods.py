@@ -28,6 +28,7 @@ class Method:
         select: the ``last`` epoch's weights, or those of the ``best`` validation epoch.
         include: patterns of weights that may be held, instead of the training's own choice.
         weight_decay: a factor for each phase on the groups' own, see `redense.runs.decay`.
+        shrink: share of a trained network that is kept at the start, see `redense.runs.shrinking`.
     """
 
     plan: Plan
@@ -35,6 +36,7 @@ class Method:
     select: Literal["last", "best"] = "last"
     include: tuple[str, ...] = ()
     weight_decay: tuple[float, ...] = ()
+    shrink: float = 1.0
 
     def __post_init__(self) -> None:
         if self.weight_decay and len(self.weight_decay) != len(self.plan.phases):
@@ -158,6 +160,14 @@ def _spdf(plan: Plan) -> Method:
     return Method(spdf(len(plan) - dense, dense))
 
 
+def _shrink_perturb(plan: Plan) -> Method:
+    if _first(plan):
+        raise ValueError(
+            "shrink_perturb starts from a trained network; leave out the first dense phase"
+        )
+    return replace(_longer(plan), shrink=0.4)
+
+
 def _acdc_lr(plan: Plan) -> Method:
     return _lower_lr(_acdc(plan).plan)
 
@@ -215,6 +225,13 @@ METHODS: Mapping[str, Kind] = {
         0,
         "longdash",
         _spdf_lr,
+    ),
+    "shrink_perturb": Kind(
+        "shrink and perturb",
+        "40 % of the trained network and 60 % of a fresh one, trained by one schedule",
+        5,
+        "dash",
+        _shrink_perturb,
     ),
     "swa": Kind(
         "weight averaging",
@@ -349,7 +366,7 @@ def build_methods(
 def shared_epochs(one: Method, other: Method) -> int:
     """How many epochs, in whole phases, two methods have in common from the start; none where one
     keeps its best epoch's weights, which a checkpoint of the last epoch does not hold."""
-    if "best" in (one.select, other.select):
+    if "best" in (one.select, other.select) or one.shrink != other.shrink:
         return 0
     shared = 0
     ours = zip(one.plan, one.decays, strict=True)
