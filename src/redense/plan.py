@@ -481,7 +481,8 @@ def _held_by_pattern(name: str, shares: Mapping[str, float]) -> str:
         f"{in_percent(share)} of {', '.join(pattern for pattern, _ in same)}"
         for share, same in groupby(shares.items(), key=lambda item: item[1])
     ]
-    text = f"{name} holds {'; '.join(parts)}; of what matches several the first counts"
+    counts = " (the first match counts)" if len(shares) > 1 else ""
+    text = f"{name} holds {'; '.join(parts)}{counts}"
     return fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 

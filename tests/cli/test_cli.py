@@ -294,7 +294,7 @@ def test_a_plan_file_may_give_each_layer_a_sparsity_of_its_own(redense, pictures
     written = {"hidden.weight": 0.5, "features.*": 0.25, "classifier.weight": 0}
     assert record["plan"][0]["sparsity"] == record["phases"][0]["sparsity"] == written
     assert "0-50 %" in answer.out
-    assert "sparse 2 holds 20 % of features.*; 40 % of *; of what matches several" in answer.out
+    assert "sparse 2 holds 20 % of features.*; 40 % of * (the first match counts)" in answer.out
     page = redense("report", run.path, "--out", tmp_path / "page.html")
     assert page.code == 0, page.err
     assert "sparse 2 (1, 20-40 % held)" in (tmp_path / "page.html").read_text()

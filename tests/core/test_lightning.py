@@ -1,9 +1,12 @@
 """The Lightning adapter: phases, rates, checkpoints through Lightning's own files."""
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule, Trainer
@@ -491,6 +494,26 @@ def test_a_configuration_file_of_lightning_s_command_line_names_the_plan(
     )
     callback = next(c for c in command.trainer.callbacks if isinstance(c, DSDCallback))
     assert callback.plan == PLAN
+
+
+TRAINERS = Path(__file__).parents[2] / "docs" / "trainers.md"
+CONFIGS = re.findall(r"^```yaml\n(.*?)^```$", TRAINERS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.parametrize("config", CONFIGS, ids=["phases", "a plan file", "dsd"])
+def test_the_configuration_files_of_the_documents_name_their_plans(tmp_path, monkeypatch, config):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(config)
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"phases": PLAN.to_records()}))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    set_parsing_settings(subclasses_enabled=[redense.Plan])
+    command = LightningCLI(
+        Net, args=["--config", "config.yaml"], run=False, seed_everything_default=False
+    )
+    callback = next(c for c in command.trainer.callbacks if isinstance(c, DSDCallback))
+    by_pattern = redense.dsd(2, 2, 2, {"net.0.*": 0.5, "*": 0.2})
+    assert callback.plan == (by_pattern if "net.0" in config else PLAN)
 
 
 def test_a_loop_in_fabric_walks_the_plan_through_its_wrappers():

@@ -246,9 +246,10 @@ def test_a_plan_prints_what_each_pattern_holds_below_its_table():
         "dense    0-2    3       0           x 1    constant  -",
         "sparse   3-4    2       by pattern  x 1    constant  magnitude",
         "redense  5      1       0           x 0.1  constant  -",
-        "sparse holds 50 % of fc.*, encoder.*; 0 % of head.weight; 20 % of *; of what",
-        "  matches several the first counts",
+        "sparse holds 50 % of fc.*, encoder.*; 0 % of head.weight; 20 % of * (the first",
+        "  match counts)",
     ]
+    assert str(dsd(3, 2, 1, {"fc.*": 0.5})).splitlines()[-1] == "sparse holds 50 % of fc.*"
 
 
 def test_the_preview_says_what_every_phase_holds_of_each_weight():
