@@ -241,38 +241,54 @@ def test_a_training_that_is_not_converged_is_held_up(tmp_path):
     assert search(grows, tmp_path / "a", anyway=True).plan
 
 
-def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(tmp_path):
+@pytest.fixture
+def start(tmp_path):
+    """A process that searches in tmp_path/search, pausing so long in each run; it logs each run
+    that it begins and prints how many trials there are and which plan was found."""
     script = tmp_path / "mine.py"
     script.write_text(
-        "import os, sys, time\n"
+        "import sys, time\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import test_search\n"
-        "from pathlib import Path\n"
         "def slowly(run):\n"
         "    with open(sys.argv[2], 'a') as log: log.write(f'{run.folder.name}\\n')\n"
         "    time.sleep(float(sys.argv[3]))\n"
         "    return test_search.toy(run)\n"
         "found = test_search.search(slowly, sys.argv[1], epochs=8, trials=5)\n"
-        "print(len(found.tried))\n"
+        "print(len(found.tried), found.plan)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    out, log = tmp_path / "search", tmp_path / "log"
 
-    def start(pause):
-        command = [sys.executable, str(script), str(out), str(log), pause]
+    def started(pause):
+        command = [sys.executable, script, tmp_path / "search", tmp_path / "log", pause]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
+    return started
+
+
+def test_a_killed_search_goes_on_without_losing_or_repeating_a_trial(start, tmp_path):
     process = start("0.3")
     deadline = time.monotonic() + 120
-    while len(runs_of(out / "trials")) < 7 and time.monotonic() < deadline:
+    while len(runs_of(tmp_path / "search/trials")) < 7 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
-    finished = runs_of(out / "trials")
+    finished = runs_of(tmp_path / "search/trials")
     assert len(finished) >= 7
-    assert start("0").communicate(timeout=120)[0].split() == ["10"]
-    begun = log.read_text().split()
+    assert start("0").communicate(timeout=120)[0].startswith("10 ")
+    begun = (tmp_path / "log").read_text().split()
     assert {name: begun.count(name) for name in finished} == dict.fromkeys(finished, 1)
+
+
+def test_several_processes_share_a_search(start, tmp_path):
+    processes = [start("0.2"), start("0.2")]
+    answers = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert answers[0] == answers[1]
+    assert answers[0].startswith("10 ")
+    begun = (tmp_path / "log").read_text().split()
+    trained = runs_of(tmp_path / "search/trials") + runs_of(tmp_path / "search/confirm")
+    assert sorted(begun) == sorted(trained)  # each of them once
 
 
 WRONG = {
