@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from redense.masks import (
     magnitude_mask,
     random_mask,
 )
-from redense.tensors.keys import scramble
+from redense.tensors.keys import CHUNK, scramble
 from redense.tensors.packing import pack, unpack
 
 ODD_SIZES = ((1,), (7,), (3, 5), (64, 33), (129, 1025), (4, 3, 3, 3), (300, 1000))
@@ -243,6 +244,14 @@ def test_unpack_undoes_pack(flags):
         for start in range(0, len(flags), 8)
     ]
     assert torch.equal(unpack(packed, torch.empty(len(flags))), mask)
+
+
+@pytest.mark.parametrize("size", [CHUNK["cpu"] - 3, CHUNK["cpu"], 2 * CHUNK["cpu"] + 13])
+def test_masks_of_several_chunks_are_packed_as_numpy_packs_them(size):
+    mask = torch.rand(size, generator=torch.Generator().manual_seed(0)) > 0.3
+    packed = pack(mask)
+    assert packed.tolist() == numpy.packbits(mask.numpy(), bitorder="little").tolist()
+    assert torch.equal(unpack(packed, torch.empty(size)), mask)
 
 
 def test_unpack_takes_shape_and_layout_from_the_weight():

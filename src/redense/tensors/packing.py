@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from .keys import chunk_size
 from .sharded import gather, lay_out, numels, shard_of
 
 
@@ -38,14 +39,25 @@ def unpack(packed: Tensor, like: Tensor) -> Tensor:
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """`pack` of what this rank has."""
+    """`pack` of what this rank has, a chunk at a time: eight bytes for a weight would be too many
+    for all."""
     flat = mask.reshape(-1).view(torch.uint8)
-    eights = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(torch.int64)
-    return ((eights * 0x0102_0408_1020_4080) >> 56).to(
-        torch.uint8
-    )  # the top byte gathers eight bytes' lowest bits
+    packed = torch.empty(-(-flat.numel() // 8), dtype=torch.uint8, device=mask.device)
+    size = chunk_size(mask.device)  # a multiple of eight
+    for start in range(0, flat.numel(), size):
+        part = flat[start : start + size]
+        eights = torch.nn.functional.pad(part, (0, -part.numel() % 8)).view(torch.int64)
+        lowest = (eights * 0x0102_0408_1020_4080) >> 56  # of eight bytes, as the top byte
+        packed[start // 8 :][: lowest.numel()] = lowest.to(torch.uint8)
+    return packed
 
 
 def _flags(packed: Tensor) -> Tensor:
-    bits = packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return bits.bitwise_and_(1).view(-1).bool()
+    """Eight bools a byte."""
+    flags = torch.empty(len(packed), 8, dtype=torch.bool, device=packed.device)
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    size = chunk_size(packed.device) // 8
+    for start in range(0, len(packed), size):
+        part = packed[start : start + size]
+        flags[start : start + size] = (part.unsqueeze(1) >> places).bitwise_and_(1)
+    return flags.view(-1)
