@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench models \
 	results-images results-captions results-speech results-search \
-	results-vgg-clean results-vgg-noise20 results-vgg-noise40
+	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start
 
 setup: .venv/.ready
 
@@ -95,6 +95,16 @@ results-vgg-noise20: setup
 	$(call results,vgg-noise20,images,$(VGG) --label-noise 0.2)
 results-vgg-noise40: setup
 	$(call results,vgg-noise40,images,$(VGG) --label-noise 0.4)
+
+# new data for an old network: trained on 1,000 images, gone on with on 2,000
+WARM = --model vgg-small --valid-share 0.0167 --augment none --batch 32 --lr 0.02 --accelerator cpu
+WARM_STUDY = --seeds 12 --train-images 2000 --sparse 8 --redense 8 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.3 \
+	--methods dense,longer,lower_lr,early_stop,full_lr,shrink_perturb,swa,pruned,random_dsd,dsd,relearn
+runs/warm-start/model.safetensors:
+	OMP_NUM_THREADS=1 $(BIN)/redense train images $(WARM) --train-images 1000 --seed 1000 \
+		--dense 60 --sparse 0 --redense 0 --out runs/warm-start
+results-warm-start: setup runs/warm-start/model.safetensors
+	$(call results,warm-start,images,$(WARM) $(WARM_STUDY) --init runs/warm-start/model.safetensors)
 
 # the search of results/search-label-noise: 40 % of the labels are wrong; about 40 minutes of one core
 SEARCH = --data fashion-mnist --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 \

@@ -13,7 +13,7 @@ from redense.study.folder import records
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "when.md").read_text("utf-8")
-STUDIED = sorted(RESULTS.glob("vgg-*/frozen.json"))
+STUDIED = sorted(RESULTS.glob("[vw]*/frozen.json"))
 
 
 @pytest.fixture(scope="module")
