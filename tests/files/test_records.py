@@ -7,7 +7,8 @@ import pytest
 from study_folder import make_record
 
 from redense import dsd
-from redense.files.records import read_json, read_record
+from redense.files.records import read_record
+from redense.files.typed import TABLE, read_json
 
 RECORD = make_record("dsd", 0, dsd(2, 1, 1, 0.5))
 
@@ -92,4 +93,4 @@ def test_what_is_no_json_table_is_refused_by_name(tmp_path, content):
     file = tmp_path / "record.json"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"record\.json"):
-        read_json(file)
+        read_json(file, TABLE)

@@ -108,14 +108,15 @@ def test_a_damaged_description_is_named(trained, tmp_path, redense):
     run = shutil.copytree(trained.run, tmp_path / "run")
     damages = {
         "is not valid JSON": '{"architecture": ',
-        "must hold a JSON object": "[]",
+        "it must be a table, got []": "[]",
         "has no '": "{}",
     }
     for said, text in damages.items():
         (run / "network.json").write_text(text)
         answer = redense("export", run, tmp_path / "hub")
         assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
-        assert f"{run / 'network.json'} {said}" in answer.err
+        assert f"{run / 'network.json'} is " in answer.err
+        assert said in answer.err
     (run / "network.json").unlink()
     assert "has no network.json, which a finished phase leaves" in redense("export", run, "x").err
 

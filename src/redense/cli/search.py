@@ -4,8 +4,7 @@ own, and whether one beats the other."""
 from __future__ import annotations
 
 import argparse
-import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,20 +146,11 @@ def _search(
 
 def _space(file: Path | None) -> Space:
     """What a TOML file says of `Space`'s fields."""
+    from redense.files.typed import TABLE, Kind, read_toml
+    from redense.files.typed import build as build_typed
     from redense.search.space import Space
 
     if file is None:
         return Space()
-    if not file.is_file():
-        raise FileNotFoundError(f"space {str(file)!r}: no such file")
-    try:
-        content = tomllib.loads(file.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid TOML: {error}") from error
-    known = [item.name for item in fields(Space)]
-    if unknown := [name for name in content if name not in known]:
-        raise ValueError(f"{file}: a space has no {unknown[0]!r}; it has {', '.join(known)}")
-    try:
-        return Space(**content)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{file}: {error}") from error
+    remedy = "sparsity = [0.3, 0.8] narrows a range, say"
+    return build_typed(read_toml(file, TABLE), Kind(Space, "space to search", remedy), file)

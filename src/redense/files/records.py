@@ -2,31 +2,131 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from redense.files.text import read_text
+from redense.files.typed import Count, Kind, Number, read_json
 
-_SCORES = {"*": float}
-_SPARSITY = int | float | dict  # type: ignore[type-arg]  # one share, or one for each pattern
-_RECORD: Mapping[str, Any] = {
-    "recipe": str,
-    "method": str,
-    "seed": int,
-    "plan": [{"name": str, "length": int, "sparsity": _SPARSITY, "mask": str}],
-    "phases": [{"name": str, "epochs": int, "sparsity": _SPARSITY, "valid": _SCORES}],
-    "metric": {"name": str, "higher_is_better": bool, "unit": str},
-    "data": {"sha256": str},
-    "options": dict,
-    "cost": {"epochs": float},
-    "seconds": float,
-    "valid": _SCORES,
-    "test": _SCORES,
-}
-"""What every record holds; ``*`` is any key."""
+Scores = dict[str, float]
+"""Not `Number`: older versions wrote NaN where a run had diverged."""
+
+
+class PhaseOfPlan(TypedDict):
+    """A phase as `redense.Plan.to_records` writes it."""
+
+    name: str
+    length: Count
+    sparsity: Number | dict[str, Number]
+    lr: Number
+    decay: str
+    mask: str
+
+
+class TrainedPhase(TypedDict):
+    """A phase as it went."""
+
+    name: str
+    epochs: Count
+    sparsity: Number | dict[str, Number]
+    valid: Scores
+    rate: NotRequired[Number]
+    lr: NotRequired[Number]
+    train_loss: NotRequired[float]
+    sparsity_measured: NotRequired[Number]
+
+
+class Metric(TypedDict):
+    """What is judged."""
+
+    name: str
+    higher_is_better: bool
+    unit: str
+
+
+class Data(TypedDict):
+    """What it was trained on."""
+
+    sha256: str
+    name: NotRequired[str]
+    sizes: NotRequired[dict[str, Count]]
+
+
+class Cost(TypedDict):
+    """What it took."""
+
+    epochs: Number
+    examples: NotRequired[Count | None]
+
+
+class Growth(TypedDict):
+    """How far the weights that a phase held had grown."""
+
+    phase: str
+    until: str
+    released: Count
+    mean_released: Number
+    mean_survivors: Number
+    moved: Number
+
+
+class Epoch(TypedDict):
+    """A row of the history; other numbers stand beside these."""
+
+    epoch: Count
+    phase: str
+    rate: NotRequired[Number]
+    lr: NotRequired[Number]
+    sparsity: Number
+    seconds: Number
+    train_loss: NotRequired[float]
+
+
+Overlap = TypedDict("Overlap", {"phase": str, "with": str, "layers": dict[str, Number]})
+"""How far two sparse phases held the same weights."""
+
+
+class Record(TypedDict):
+    """What every record holds, and what records of some versions lack."""
+
+    recipe: str
+    method: str
+    seed: Count
+    plan: list[PhaseOfPlan]
+    phases: list[TrainedPhase]
+    metric: Metric
+    data: Data
+    options: dict[str, Any]
+    cost: Cost
+    seconds: Number
+    valid: Scores
+    test: Scores
+    function: NotRequired[str]
+    released: NotRequired[list[Growth]]
+    mask_overlap: NotRequired[list[Overlap]]
+    history: NotRequired[list[Epoch]]
+    branched: NotRequired[bool]
+    selection: NotRequired[str | None]
+    weights_sha256: NotRequired[str | None]
+    commit: NotRequired[str | None]
+    versions: NotRequired[dict[str, str]]
+    hardware: NotRequired[dict[str, Any]]
+    prunable: NotRequired[dict[str, list[Count]]]
+
+
+class Study(TypedDict):
+    """What a study asks; its settings stand beside these."""
+
+    methods: dict[str, list[PhaseOfPlan]]
+    command: NotRequired[list[str] | str]
+    control: NotRequired[str]
+    baseline: NotRequired[str]
+    most: NotRequired[Count | None]
+    options: NotRequired[dict[str, Any]]
+
+
+RECORD = Kind(Record, "run's record", "was it written by another version?", finite=False)
+STUDY = Kind(Study, "study's file", "choose another --out")
 
 _SINCE: Mapping[str, Any] = {
     "function": "",
@@ -39,18 +139,9 @@ _SINCE: Mapping[str, Any] = {
     "commit": None,
     "versions": {},
     "hardware": {},
+    "prunable": {},
 }
 """What records of some versions lack, and what that means."""
-
-_WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    dict: "a table",
-    list: "a list",
-    _SPARSITY: "a number or a table",
-}
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -61,9 +152,8 @@ def read_record(file: Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: no such file, no JSON, or a key that is missing or of another
             kind than it should be.
     """
-    record = read_json(file)
-    _check(record, _RECORD, file, "")
-    record = {**_SINCE, **record}
+    known = read_json(file, RECORD)
+    record: dict[str, Any] = {**_SINCE, **known}
     record["cost"] = {"examples": None, **record["cost"]}
     record["data"] = {"name": record["recipe"] or record["function"], **record["data"]}
     for key in ("phases", "history"):
@@ -71,21 +161,14 @@ def read_record(file: Path) -> dict[str, Any]:
     return record
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON file that holds one table.
+def read_study(file: Path) -> dict[str, Any]:
+    """A study's study.json.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or it holds something else.
+        FileNotFoundError, ValueError: as `read_record`.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
-    try:
-        content = json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object, got {type(content).__name__}")
-    return content
+    known = read_json(file, STUDY)
+    return {**known}
 
 
 def with_rate(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,31 +179,3 @@ def with_rate(row: Mapping[str, Any]) -> dict[str, Any]:
     {'epoch': 1, 'rate': 0.1}
     """
     return {"rate" if name == "lr" else name: value for name, value in row.items()}
-
-
-def _check(value: Any, kind: Any, file: Path, place: str) -> None:
-    """Walk ``value`` beside the ``kind`` that it should be; ``place`` is where it stands."""
-    shape = kind if isinstance(kind, (type, UnionType)) else type(kind)
-    if not _fits(value, shape):
-        raise ValueError(
-            f"{file} is no run's record: {place} must be {_WORDS[shape]}, got {value!r}; "
-            "was it written by another version?"
-        )
-    if isinstance(kind, list):
-        for number, row in enumerate(value):
-            _check(row, kind[0], file, f"{place}[{number}]")
-    if isinstance(kind, Mapping):
-        within = f"{place}." if place else ""
-        for name in value if "*" in kind else kind:
-            if name not in value:
-                raise ValueError(
-                    f"{file} is no run's record: it has no {within + name!r}; was it written by "
-                    "another version?"
-                )
-            _check(value[name], kind.get(name, kind.get("*")), file, f"{within}{name}")
-
-
-def _fits(value: Any, shape: type | UnionType) -> bool:
-    if shape is float:
-        shape = (int, float)  # type: ignore[assignment]
-    return isinstance(value, shape) and (shape is bool or not isinstance(value, bool))

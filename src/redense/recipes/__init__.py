@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import nn
 
+    from redense.files.typed import Kind
     from redense.runs.configuration import RunConfig
     from redense.runs.run import Run, Scores
     from redense.runs.task import Task
@@ -79,6 +80,14 @@ class Recipe:
         """The dataclass of its flags."""
         return self._find("options", self.options)
 
+    def options_of(self, config: RunConfig) -> Any:
+        """A run's options, each of its kind; those that an older version lacks have their
+        default."""
+        from redense.files.typed import Kind, build
+
+        kind = Kind(self.options_class(), f"run of {self.name}", "start the run anew")
+        return build(config.options, kind, "options in config.json")
+
     def task_class(self) -> Callable[[Any, int], Task]:
         """What makes a task of options and a seed."""
         return self._find("task", self.task)
@@ -86,6 +95,11 @@ class Recipe:
     def all_presets(self) -> Mapping[str, Preset]:
         """Published trainings by name."""
         return self._find("presets", self.presets) if self.presets else {}
+
+    def description(self) -> Kind[Any]:
+        """What network.json, and an export's config.json, must hold."""
+        kind: Kind[Any] = self._find("models", "DESCRIPTION")
+        return kind
 
     def network(self, config: Mapping[str, Any]) -> nn.Module:
         """The untrained network of a task's `config()`."""
@@ -127,7 +141,7 @@ def build_task(config: RunConfig) -> Task:
     from redense.runs.training import check_plan
 
     recipe = RECIPES[config.recipe]
-    options = recipe.options_class()(**config.options)
+    options = recipe.options_of(config)
     if config.strategy == "fsdp2":
         options.check_sharding()
     task = recipe.task_class()(options, config.seed)

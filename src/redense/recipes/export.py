@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from redense.files.records import read_record
+from redense.files.typed import TABLE, read_json
 from redense.recipes.card import model_card
 from redense.recipes.trained import restore
 from redense.runs.checkpoints import copy_apart, write_text
@@ -63,7 +64,7 @@ def _check_target(folder: Path) -> None:
 
 def _is_export(folder: Path) -> bool:
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = read_json(folder / "config.json", TABLE)
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and {"recipe", "architecture"} <= config.keys()
+    return {"recipe", "architecture"} <= config.keys()

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-import yaml
-
+from redense.files.typed import Kind, Number, read_toml, read_yaml
 from redense.plan import Phase, Plan, dsd
 
 SETTINGS = ("include", "weight_decay", "average", "select", "shrink")
+
+
+class PlanFile(TypedDict):
+    """A plan's file; a search writes its settings beside the phases."""
+
+    phases: list[dict[str, Any]]
+    include: NotRequired[list[str]]
+    weight_decay: NotRequired[list[Number]]
+    average: NotRequired[str | None]
+    select: NotRequired[str]
+    shrink: NotRequired[Number]
+
+
+PLAN = Kind(
+    PlanFile,
+    "plan",
+    "it needs a list called phases, each with at least a name and a length",
+)
 
 
 @dataclass(frozen=True)
@@ -83,23 +99,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     ``weight_decay``, ``average``, ``select``, ``shrink``; see
     `redense.runs.configuration.RunConfig`."""
     content = _content(path)
-    return {name: content[name] for name in SETTINGS if name in content}
+    return {name: value for name, value in content.items() if name in SETTINGS}
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> PlanFile:
     if not path.is_file():
         raise FileNotFoundError(f"plan {str(path)!r}: no such file")
-    try:
-        text = path.read_text("utf-8")
-        content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not valid {'TOML' if path.suffix == '.toml' else 'YAML'}: {error}"
-        ) from error
-    records = content.get("phases") if isinstance(content, dict) else None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError(
-            f"{path} needs a list called phases, each with at least a name and a length"
-        )
-    whole: dict[str, Any] = content
-    return whole
+    return read_toml(path, PLAN) if path.suffix == ".toml" else read_yaml(path, PLAN)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
+import torch
 from torch import Tensor, nn
 
-from redense.files.records import read_json
-from redense.files.weights import load_exactly, read_weights
+from redense.files.typed import Kind, read_json
+from redense.files.weights import check_exactly, load_exactly, read_weights
 from redense.recipes import RECIPES
 from redense.runs.folder import RunFolder
+
+
+class Config(TypedDict, total=False):
+    """config.json of a run or an export, as far as it says which of them it is."""
+
+    recipe: str
+    plan: list[Any]
+
+
+_CONFIG = Kind(Config, "config of a run or an export", "restore it from where it came")
 
 
 class TrainedNetwork(nn.Module):
@@ -67,15 +78,21 @@ def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
             and what is wrong with it.
     """
     kind, file = _description(folder)
-    config = read_json(file)
     if recipe not in ("", kind):
         raise ValueError(f"{folder} holds a network of {kind}, not of {recipe}")
-    try:
-        network = RECIPES[kind].network(config)
-    except KeyError as error:
-        raise ValueError(f"{file} has no {error}; restore it from where it came") from error
+    config = read_json(file, RECIPES[kind].description())
     source, weights = _weights(folder)
-    load_exactly(network, weights, str(source), str(config["architecture"]))
+    name = str(config["architecture"])
+    try:
+        with torch.device("meta"):  # nothing is allocated before the weights are known to fit
+            planned = RECIPES[kind].network(config).state_dict()
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{file} describes no network: {error}; restore it from where it came"
+        ) from error
+    check_exactly(planned, weights, str(source), name)
+    network = RECIPES[kind].network(config)
+    load_exactly(network, weights, str(source), name)
     return network.eval(), {"recipe": kind, **config}
 
 
@@ -96,7 +113,7 @@ def _description(folder: Path) -> tuple[str, Path]:
             f"{folder} is neither a run nor an export: it has no config.json; redense train makes "
             "runs, redense export needs one"
         )
-    content = read_json(file)
+    content = read_json(file, _CONFIG)
     if "plan" not in content:
         if content.get("recipe") not in RECIPES:
             raise ValueError(

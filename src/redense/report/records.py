@@ -8,11 +8,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from redense.files.records import read_json, read_record
+from redense.files.records import read_record, read_study
+from redense.files.typed import Kind, read_json
 from redense.study.methods import simplicity
 from redense.study.summary import check_comparable
+
+
+class _Asked(TypedDict, total=False):
+    """What a run or a study was asked for, of which the page shows the command."""
+
+    command: list[str] | str
+
+
+_ASKED = Kind(_Asked, "table of settings", "restore it from where it came")
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ def _study(path: Path, files: Sequence[Path]) -> Group:
             lines = file.read_text("utf-8").strip().splitlines() or [""]
             failed.append((file.parent.name, lines[-1]))
     name, file = path.resolve().name, path / "study.json"
-    asked = read_json(file) if file.is_file() else {}
+    asked = read_study(file) if file.is_file() else {}
     against = {key: asked[key] for key in asked if key in ("control", "baseline", "most")}
     return Group(name, True, tuple(runs), _commands([file]), tuple(failed), against)
 
@@ -157,7 +167,7 @@ def _read_run(folder: Path) -> Run:
 
 def _commands(files: Sequence[Path]) -> tuple[str, ...]:
     """The command lines that these files keep, each once; older ones keep none."""
-    words = [read_json(file).get("command") for file in files if file.is_file()]
+    words = [read_json(file, _ASKED).get("command") for file in files if file.is_file()]
     lines = [
         shlex.join(map(str, one)) if isinstance(one, list) else str(one) for one in words if one
     ]

@@ -6,15 +6,50 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from redense.files.records import read_json
+from redense.files.typed import Count, Kind, Number, read_json
 from redense.report.figures import Figure, plain
 from redense.runs.sections import Cell, Table, number
 
 SIDES = ("plan", "control")
 _COLOURS = {"plan": "var(--c2)", "control": "var(--c0)"}
 _CHOICES = {"sparsity": "sparsity", "mask": "mask", "passes": "passes", "layers": "layers held"}
+
+
+class _Tried(TypedDict):
+    """A trial."""
+
+    side: str
+    number: Count
+    words: str
+    choices: dict[str, Any]
+    score: Number | None
+    seeds: Count
+    in_full: bool
+    error: str
+
+
+class _Budget(TypedDict):
+    """What a smaller search would have found."""
+
+    metric: str
+    usual: dict[str, Number]
+    curves: dict[str, dict[str, Number]]
+
+
+class _Found(TypedDict):
+    """found.json."""
+
+    metric: str
+    higher_is_better: bool
+    verdict: list[str]
+    said: list[str]
+    budget: _Budget | None
+    tried: list[_Tried]
+
+
+_FOUND = Kind(_Found, "outcome of a search", "the search's command writes it anew")
 
 
 @dataclass(frozen=True)
@@ -37,11 +72,12 @@ class Searched:
 
 def read_search(folder: Path) -> Searched:
     """Of the folder of a search that has ended."""
-    found = read_json(folder / "found.json")
+    found = _read(folder / "found.json")
     figures, titles = {}, {}
-    if found["budget"] is not None:
-        figures["budget"] = _budget(found["budget"])
-        titles["budget"] = f"Expected {found['budget']['metric']} against the number of trials"
+    budget = found["budget"]
+    if budget is not None:
+        figures["budget"] = _budget(budget)
+        titles["budget"] = f"Expected {budget['metric']} against the number of trials"
     for choice, words in _CHOICES.items():
         if any(choice in one["choices"] for one in found["tried"]):
             figures[choice] = _choice(found, choice, words)
@@ -51,12 +87,37 @@ def read_search(folder: Path) -> Searched:
         said=found["said"],
         figures=figures,
         titles=titles,
-        tables=[_budgets(found["budget"])] * (found["budget"] is not None)
-        + [_ranked(found, side) for side in SIDES],
+        tables=[
+            *([] if budget is None else [_budgets(budget)]),
+            *(_ranked(found, side) for side in SIDES),
+        ],
     )
 
 
-def _budget(budget: Mapping[str, Any]) -> Figure:
+def _read(file: Path) -> _Found:
+    found = read_json(file, _FOUND)
+    budget = found["budget"]
+    lacking = ""
+    if not _controls_in_full(found):
+        lacking = "control with a score on every seed"
+    if budget is not None and any(
+        set(SIDES) - set(of) for of in (budget["usual"], budget["curves"])
+    ):
+        lacking = "budget of both sides"
+    if lacking:
+        raise ValueError(f"{file} is no {_FOUND.what}: it has no {lacking}; {_FOUND.remedy}")
+    return found
+
+
+def _controls_in_full(found: _Found) -> list[float]:
+    scores = []
+    for one in found["tried"]:
+        if one["side"] == "control" and one["in_full"] and one["score"] is not None:
+            scores.append(one["score"])
+    return scores
+
+
+def _budget(budget: _Budget) -> Figure:
     """Two lines from the customary setting on, at evenly spaced budgets."""
     traces = []
     for side in SIDES:
@@ -85,7 +146,7 @@ def _budget(budget: Mapping[str, Any]) -> Figure:
     }
 
 
-def _choice(found: Mapping[str, Any], choice: str, words: str) -> Figure:
+def _choice(found: _Found, choice: str, words: str) -> Figure:
     """A mark for each plan, and the controls' levels as lines."""
     traces = []
     for in_full, symbol in ((False, "circle-open"), (True, "diamond")):
@@ -150,18 +211,17 @@ def _plotted(value: Any) -> Any:
     return plain(value) if isinstance(value, str) else value
 
 
-def _levels(found: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+def _levels(found: _Found) -> dict[str, tuple[float, str]]:
     controls = [one for one in found["tried"] if one["side"] == "control"]
     usual = [one["score"] for one in controls if one["number"] == 0]
-    full = [one["score"] for one in controls if one["in_full"]]
-    best = (max if found["higher_is_better"] else min)(full)
+    best = (max if found["higher_is_better"] else min)(_controls_in_full(found))
     levels = {"best control": (best, "solid")}  # a search ends only with a control in full
     if usual and usual[0] is not None:
         levels["customary control"] = (usual[0], "dot")
     return levels
 
 
-def _budgets(budget: Mapping[str, Any]) -> Table:
+def _budgets(budget: _Budget) -> Table:
     usual = [Cell("0, the customary setting")]
     usual += [number(budget["usual"][side], ".4g") for side in SIDES]
     rows = [usual]
@@ -172,7 +232,7 @@ def _budgets(budget: Mapping[str, Any]) -> Table:
     return Table(f"Expected {budget['metric']} of the best", ("trials", "plans", "controls"), rows)
 
 
-def _ranked(found: Mapping[str, Any], side: str) -> Table:
+def _ranked(found: _Found, side: str) -> Table:
     mine = [one for one in found["tried"] if one["side"] == side]
     rows = [
         [

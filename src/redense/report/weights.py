@@ -5,14 +5,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
-from redense.files.records import read_json
+from redense.files.typed import Count, Kind, Number, Positive, read_json
 from redense.plan import share_of
 from redense.report.figures import Figure, note, plain, styles
 from redense.report.records import Group
 from redense.runs.growing import said_of, share_grown
 from redense.runs.sections import Cell, Table, number, percent
+
+
+class _Layer(TypedDict):
+    """Counts of one layer's weights, bin by bin, by moment."""
+
+    weights: Positive
+    range: Number
+    moments: dict[str, list[Count]]
+
+
+_HISTOGRAMS = Kind(dict[str, _Layer], "table of histograms", "delete it, and the page goes without")
 
 
 def overlaps(group: Group) -> Figure | None:
@@ -175,10 +187,24 @@ def histograms(group: Group) -> dict[str, Any]:
     for label in group.labels:
         for run in group.of(label):
             file = run.folder / "histograms.json"
-            if file.is_file() and (layers := read_json(file)):
+            if file.is_file() and (layers := _read_histograms(file)):
                 kept[f"{label}, seed {run.seed}"] = layers
                 break
     return kept
+
+
+def _read_histograms(file: Path) -> dict[str, _Layer]:
+    layers = read_json(file, _HISTOGRAMS)
+    moments = {
+        name: [len(counts) for counts in layer["moments"].values()]
+        for name, layer in layers.items()
+    }
+    if len({(*layer["moments"], *moments[name]) for name, layer in layers.items()}) > 1:
+        raise ValueError(
+            f"{file} is no {_HISTOGRAMS.what}: its layers have other moments or bins; "
+            f"{_HISTOGRAMS.remedy}"
+        )
+    return layers
 
 
 def histogram_table(name: str, layers: Mapping[str, Any]) -> Table:

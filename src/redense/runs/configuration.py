@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from redense.files.typed import Kind, build, parse_json
 from redense.plan import Plan
+
+_WHAT = "run's config"
+_REMEDY = "start the run anew"
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,20 @@ class RunConfig:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str, place: object = "config.json") -> Self:
         """The config that `to_json` wrote, or an older version: what it lacks has its default.
 
+        Args:
+            place: the file, for errors.
+
         Raises:
-            ValueError: it is no such text; a key that no config has is named.
+            ValueError: it is no such text: a key that no config has, a value of another kind or a
+                plan that cannot be are named.
         """
-        content = json.loads(text)
-        if not isinstance(content, Mapping):
-            raise ValueError(f"a run's config is a table of settings, got {type(content).__name__}")
-        known = [item.name for item in fields(cls)]
-        if unknown := [key for key in content if key not in known]:
-            raise ValueError(f"a run's config has no {unknown[0]!r}; it has {', '.join(known)}")
-        return cls(**content)
+        kind = Kind(cls, _WHAT, _REMEDY)
+        config = build(parse_json(text, kind, place), kind, place)
+        try:
+            config.to_plan()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{place} is no {_WHAT}: {error}; {_REMEDY}") from error
+        return config

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from redense.files.text import read_text
 from redense.runs.checkpoints import DamagedCheckpointError, copy_whole, read, write_text
 from redense.runs.configuration import RunConfig
 
@@ -71,10 +72,7 @@ class RunFolder:
     def config(self) -> RunConfig:
         """What `create` stored."""
         file = self.path / "config.json"
-        try:
-            return RunConfig.from_json(file.read_text("utf-8"))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file} is damaged ({error}); start the run anew") from error
+        return RunConfig.from_json(read_text(file), file)
 
     @property
     def record(self) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from redense.files.records import read_record
 from redense.runs.checkpoints import write_text, write_whole
 from redense.runs.lock import sole
 from redense.runs.loop import DivergedError, own_numbers, seed_everything
@@ -32,8 +33,7 @@ def carry_out(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
         TypeError, ValueError: what was returned is no score, or the plan was not walked.
     """
     if run.files.record.exists():
-        known: dict[str, Any] = json.loads(run.files.record.read_text("utf-8"))
-        return known
+        return read_record(run.files.record)
     first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
     with sole(run.folder) if first else nullcontext():
         return _train(train, run)

@@ -17,6 +17,7 @@ from typing import Any
 
 from optuna.trial import FixedTrial
 
+from redense.files.typed import TABLE, read_json
 from redense.plan import Phase, Plan, toml
 from redense.proof import Question, Study, check_function, source_sha256
 from redense.runs.checkpoints import write_text
@@ -348,7 +349,7 @@ class Search:
         settings = json.loads(json.dumps(settings))
         file = self.folder / "search.json"
         if file.exists():
-            stored = json.loads(file.read_text("utf-8"))
+            stored = read_json(file, TABLE)
             lacking = json.loads(json.dumps({"space": asdict(Space()), "options": self.options}))
             for name, value in settings.items():
                 theirs = stored.get(name, value)
@@ -447,7 +448,7 @@ class Search:
         }
         contrast = json.loads(json.dumps(contrast))
         if file.exists():
-            stored = json.loads(file.read_text("utf-8"))
+            stored = read_json(file, TABLE)
             if any(stored.get(name) != value for name, value in contrast.items()):
                 raise ValueError(
                     f"{file} froze another contrast, whose test scores may be known: start a "

@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 
+from redense.files.records import read_record
+from redense.files.typed import Kind, Number, read_json
 from redense.runs.checkpoints import write_text
 from redense.runs.folder import RunFolder
 from redense.study.work import FunctionWork
 from redense.study.workers import open_workers
+
+_SCORES = Kind(dict[str, Number], "table of test scores", "delete it, and it is made anew")
 
 
 def judged_scores(
@@ -32,7 +36,7 @@ def judged_scores(
         for future in waited:
             future.result()
     scores: dict[str, dict[str, float]] = {
-        name: json.loads(file.read_text("utf-8")) for name, file in files.items()
+        name: read_json(file, _SCORES) for name, file in files.items()
     }
     metrics = {name: _metric(file.parent) for name, file in files.items()}
     return {name: test[metrics[name]] for name, test in scores.items() if test}
@@ -50,5 +54,4 @@ def _evaluate(file: Path, work: FunctionWork) -> None:
 
 
 def _metric(folder: Path) -> str:
-    record = json.loads((folder / "record.json").read_text("utf-8"))
-    return str(record["metric"]["name"])
+    return str(read_record(folder / "record.json")["metric"]["name"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from redense.files.records import read_record
 from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
 from redense.runs.lock import BusyError, sole
@@ -87,9 +88,7 @@ class Runs:
 
     def record(self, job: Job) -> dict[str, Any]:
         """What a finished run wrote."""
-        file = self.folder / job.name / "record.json"
-        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return content
+        return read_record(self.folder / job.name / "record.json")
 
     def score(self, job: Job) -> float:
         """The judged validation score of a finished run."""

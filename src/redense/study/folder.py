@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from redense.files.records import read_record
+from redense.files.records import read_record, read_study
 from redense.plan import Plan
 from redense.runs.checkpoints import write_text
 
@@ -25,7 +25,7 @@ def open_study(
         defaults: of settings, and of options in them, that an older study may lack.
     """
     file = folder / "study.json"
-    stored = _read(file) if file.exists() else None
+    stored: Mapping[str, Any] | None = read_study(file) if file.exists() else None
     methods = dict(settings["methods"])
     if stored is not None:
         if differing := _difference(stored, settings, defaults or {}):
@@ -47,16 +47,6 @@ def records(folder: Path) -> list[dict[str, Any]]:
     """Every finished run's record below ``folder``, in order of method and seed."""
     files = sorted(folder.glob("*--*/record.json"))
     return sorted(map(read_record, files), key=lambda record: (record["method"], record["seed"]))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); choose another --out") from error
-    if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
-        raise ValueError(f"{file} is not a study's: it has no methods; choose another --out")
-    return content
 
 
 def _difference(

@@ -136,10 +136,10 @@ def test_missing_images_are_named_and_counted(tmp_path):
 
 MISTAKES = {
     "no JSON": (lambda f: (f / "dataset.json").write_text("{"), "is not valid JSON"),
-    "no list": (lambda f: (f / "dataset.json").write_text("[1]"), "must hold a JSON object"),
+    "no list": (lambda f: (f / "dataset.json").write_text("[1]"), "it must be a table, got"),
     "no split": (
         lambda f: change(f, lambda c: c["images"][4].pop("split")),
-        "image 4 has no split",
+        r"it has no 'images\[4\].split'",
     ),
     "odd split": (
         lambda f: change(f, lambda c: c["images"][4].update(split="dev")),

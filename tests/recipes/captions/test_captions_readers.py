@@ -132,7 +132,7 @@ def test_karpathys_file_is_found_by_the_name_that_it_has(tmp_path):
         ("captions.csv", 'image,caption\na,"b\n' + "x" * 140_000, "is a quote left open"),
         ("x.token.txt", "a.jpg#0\ta dog\nb.jpg a dog\n", "line 2: needs a picture, #, a number"),
         ("a.json", "[" * 100_000, "is not valid JSON"),
-        ("a.json", '{"images": [3]}', "lists 3 where an image or caption should be"),
+        ("a.json", '{"images": [3]}', r"images\[0\] must be a table, got 3"),
     ],
 )
 def test_a_form_that_is_not_read_says_which_are(tmp_path, name, content, message):
@@ -165,8 +165,11 @@ def test_a_caption_is_words_or_left_out(tmp_path, sentences, said):
     ("change", "message"),
     [
         ({"caption": None}, ""),
-        ({}, "annotation 0 has no caption; COCO's captions are in captions_"),
-        ({"caption": "a", "image_id": None}, "annotation 0 has no image_id that is a whole number"),
+        ({}, r"it has no 'annotations\[0\].caption'; COCO's captions_"),
+        (
+            {"caption": "a", "image_id": None},
+            r"annotations\[0\].image_id must be a whole number, got None",
+        ),
     ],
 )
 def test_a_coco_annotation_that_says_nothing_is_named(tmp_path, change, message):
@@ -176,36 +179,42 @@ def test_a_coco_annotation_that_says_nothing_is_named(tmp_path, change, message)
     if not message:
         assert read(tmp_path / "set.json") == {"1.jpg": ("train", (("a", "dog"),))}
         return
-    with pytest.raises(ValueError, match=rf"set\.json: {message}"):
+    with pytest.raises(ValueError, match=rf"set\.json is no file of captions: {message}"):
         read(tmp_path / "set.json")
 
 
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ({"id": 1}, "image 0 has no file_name that is a text"),
-        ({"file_name": "1.jpg"}, "image 0 has no id that is a whole number"),
+        ({"id": 1}, r"it has no 'images\[0\].file_name'"),
+        ({"file_name": "1.jpg"}, r"it has no 'images\[0\].id'"),
     ],
 )
 def test_a_coco_image_without_name_or_number_is_named(tmp_path, image, message):
     (tmp_path / "set.json").write_text(json.dumps({"images": [image], "annotations": []}))
-    with pytest.raises(ValueError, match=rf"set\.json: {message}"):
+    with pytest.raises(ValueError, match=rf"set\.json is no file of captions: {message}"):
         read(tmp_path / "set.json")
 
 
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ({"filename": None, "split": "train", "sentences": []}, "no filename that is a text"),
-        ({"filename": "a", "split": "train", "sentences": "a dog"}, "no list called sentences"),
+        (
+            {"filename": None, "split": "train", "sentences": []},
+            r"images\[3\].filename must be text, got None",
+        ),
+        (
+            {"filename": "a", "split": "train", "sentences": "a dog"},
+            r"images\[3\].sentences must be a list or nothing, got",
+        ),
         (
             {"filename": "a", "split": "train", "sentences": [], "imgid": "x"},
-            "no imgid that is a whole number, got 'x'",
+            r"images\[3\].imgid must be a whole number, got 'x'",
         ),
     ],
 )
 def test_an_image_of_karpathys_form_that_lacks_something_is_named(tmp_path, image, message):
-    with pytest.raises(ValueError, match=rf"dataset\.json: image 3 has {message}"):
+    with pytest.raises(ValueError, match=rf"dataset\.json is no file of captions: {message}"):
         read(karpathy(tmp_path, [], [image]))
 
 

@@ -4,12 +4,15 @@ sees, word by word."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from redense.files.typed import Kind, Number
 
 STOP = 0
 """Before the first word this index stands for START, among the predictions for END; words follow
@@ -91,6 +94,30 @@ def neuraltalk(vocabulary: int) -> NeuralTalk:
     2877675
     """
     return NeuralTalk(vocabulary)
+
+
+class CnnOfConfig(TypedDict):
+    """Which CNN looks at the pictures."""
+
+    name: str
+    weights: str
+    size: Annotated[int, Meta(ge=1, le=2**16)]
+
+
+class Description(TypedDict):
+    """What rebuilds a captioner, as a task's `config()` has it."""
+
+    architecture: str
+    vocabulary: list[str]
+    features: Annotated[int, Meta(ge=1, le=2**24)]
+    hidden: Annotated[int, Meta(ge=1, le=2**16)]
+    beam: Annotated[int, Meta(ge=1, le=10_000)]
+    length_penalty: Number
+    most_words: Annotated[int, Meta(ge=1, le=10_000)]
+    cnn: CnnOfConfig | None
+
+
+DESCRIPTION = Kind(Description, "description of a network", "restore it from where it came")
 
 
 def network(config: Mapping[str, Any]) -> NeuralTalk:

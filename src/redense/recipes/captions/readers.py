@@ -10,15 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict
 
 from redense import datasets
+from redense.files.fields import Field
 from redense.files.folders import say, split_of
-from redense.files.records import read_json
 from redense.files.text import read_lines, read_table
+from redense.files.typed import Count, Kind, Table, check, read_json
 from redense.files.words import words
-
-Kind = TypeVar("Kind", int, str)
+from redense.recipes.packaged import open_packaged
 
 _FORMS = (
     *("dataset.json", "captions.json", "dataset_*.json", "*k.token.txt", "*.token"),
@@ -27,11 +27,67 @@ _FORMS = (
 """What a folder's captions may be called, the first that is there."""
 
 _FOLDERS = ("images", "imgs", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images")
-_COLUMNS = {
-    "image": ("image", "image_name", "filename", "file_name", "file", "path"),
-    "caption": ("caption", "comment", "text", "raw"),
-    "split": ("split",),
-}
+_IMAGE = Field(
+    ("image", "image_name", "filename", "file_name", "file", "path"),
+    str,
+    "the picture; a relative path counts from --images",
+    needed=True,
+)
+_CAPTION = Field(
+    ("caption", "comment", "text", "raw"), str, "what it shows; a line for each", needed=True
+)
+_SPLIT = Field(("split",), str, "train, val or test")
+COLUMNS = (_IMAGE, _CAPTION, _SPLIT)
+"""Of a table, as Kaggle's call them."""
+
+
+class _KarpathyImage(TypedDict):
+    """An image of dataset.json."""
+
+    filename: str
+    split: str
+    sentences: list[Any] | None
+    filepath: NotRequired[str | None]
+    imgid: NotRequired[Count]
+
+
+class _CocoImage(TypedDict):
+    """An image of captions_train2017.json."""
+
+    id: int
+    file_name: str
+
+
+class _CocoCaption(TypedDict):
+    """An annotation of captions_train2017.json; what is no text is no caption."""
+
+    image_id: int
+    caption: Any
+
+
+class _Karpathy(TypedDict):
+    """dataset.json of Karpathy's splits."""
+
+    images: list[_KarpathyImage]
+
+
+class _Coco(TypedDict):
+    """captions_train2017.json."""
+
+    images: list[_CocoImage]
+    annotations: list[_CocoCaption]
+
+
+_FILE = Kind(Table, "file of captions", "it needs Karpathy's or COCO's form", finite=False)
+_KARPATHY = Kind(
+    _Karpathy, _FILE.what, "Karpathy's form has images with filename, split and sentences"
+)
+_COCO = Kind(
+    _Coco,
+    _FILE.what,
+    "COCO's captions_*.json have images with id and file_name, and annotations with image_id "
+    "and caption",
+)
 
 
 @dataclass(frozen=True)
@@ -85,10 +141,7 @@ def read(data: str, images: Path | None = None) -> Annotations:
     """
     path = Path(data)
     if data in datasets.names() and not path.exists():
-        path = datasets.prepare(data)
-        task = read_json(path / "card.json")["task"]
-        if task != "captions":
-            raise ValueError(f"data set {data!r} is for {task}, not for captions")
+        path, _ = open_packaged(data, "captions")
     if not path.exists():
         raise FileNotFoundError(
             f"data {data!r}: neither a packaged set ({', '.join(datasets.names())}) nor a folder "
@@ -142,19 +195,14 @@ def _read_file(file: Path, images: Path) -> list[_Said] | None:
 def _read_karpathy(file: Path, content: Mapping[str, Any], images: Path) -> list[_Said]:
     """dataset.json of Karpathy's splits: images with filename, split and sentences."""
     said = []
-    for number, image in enumerate(content["images"]):
-        place = f"{file}: image {number}"
-        name, split = (_value(image, key, place, str) for key in ("filename", "split"))
-        sentences = image.get("sentences") or []
-        if "sentences" not in image or not isinstance(sentences, list):
-            raise ValueError(f"{place} has no list called sentences, as Karpathy's form has")
+    for number, image in enumerate(check(content, _KARPATHY, file)["images"]):
+        name, split = image["filename"], image["split"]
         known = "train" if split == "restval" else split_of(split)
         if known is None:
             raise ValueError(f"{file}: {name} is in split {split!r}; known: train, val, test")
-        captions = [_sentence(sentence) for sentence in sentences]
+        captions = [_sentence(sentence) for sentence in image["sentences"] or ()]
         path = images / str(image.get("filepath") or "") / name
-        column = _value({"imgid": number} | image, "imgid", place, int)
-        said.append(_Said(path, captions, known, column))
+        said.append(_Said(path, captions, known, image.get("imgid", number)))
     return said
 
 
@@ -177,34 +225,22 @@ def _read_coco(contents: Sequence[tuple[Path, Mapping[str, Any]]], images: Path)
     annotations."""
     said: list[_Said] = []
     split_of_id: dict[int, str] = {}
-    for file, content in contents:
-        if "annotations" not in content:
-            raise ValueError(f"{file} has no list called annotations, which COCO's files have")
+    for file, unchecked in contents:
+        content = check(unchecked, _COCO, file)
         part = file.stem.removeprefix("captions_")
         split = split_of(re.split(r"[\d_]", part)[0]) or "train"
-        captions: dict[int, list[list[str]]] = {
-            _value(image, "id", f"{file}: image {number}", int): []
-            for number, image in enumerate(content["images"])
-        }
-        owners = [
-            _value(one, "image_id", f"{file}: annotation {number}", int)
-            for number, one in enumerate(content["annotations"])
-        ]
+        captions: dict[int, list[list[str]]] = {image["id"]: [] for image in content["images"]}
+        owners = [one["image_id"] for one in content["annotations"]]
         if unknown := [owner for owner in owners if owner not in captions]:
             raise ValueError(
                 f"{file}: {len(unknown)} captions are of images that it does not list: "
                 f"{some(unknown)}"
             )
-        for number, (owner, one) in enumerate(zip(owners, content["annotations"], strict=True)):
-            if "caption" not in one:
-                raise ValueError(
-                    f"{file}: annotation {number} has no caption; COCO's captions are in "
-                    "captions_*.json"
-                )
+        for owner, one in zip(owners, content["annotations"], strict=True):
             captions[owner].append(_words(one["caption"]))
         folder = _coco_folder(images, part)
-        for number, image in enumerate(content["images"]):
-            name = _value(image, "file_name", f"{file}: image {number}", str)
+        for image in content["images"]:
+            name = image["file_name"]
             if split_of_id.setdefault(image["id"], split) != split:
                 raise ValueError(
                     f"{file}: image {image['id']} ({name}) is in {split_of_id[image['id']]} and in "
@@ -244,7 +280,7 @@ def _read_tokens(file: Path, images: Path) -> Iterator[_Said]:
 
 def _split_lists(folder: Path) -> dict[str, str]:
     """Flickr_8k.trainImages.txt, devImages and testImages: a picture a line."""
-    splits = {}
+    splits: dict[str, str] = {}
     for file in sorted(folder.glob("*Images.txt")):
         part = re.split(r"[._]", file.name.removesuffix("Images.txt"))[-1]
         split = "valid" if part == "dev" else split_of(part)
@@ -258,11 +294,8 @@ def _read_table(file: Path, images: Path) -> Iterator[_Said]:
     perhaps with a column split."""
     numbers: dict[str, int] = {}
     for number, row in read_table(file):
-        cells = {
-            kind: next((row[name].strip() for name in names if name in row), None)
-            for kind, names in _COLUMNS.items()
-        }
-        image, caption, split = cells["image"], cells["caption"], cells["split"]
+        given = [column.of(row) for column in COLUMNS]
+        image, caption, split = (None if cell is None else cell[1].strip() for cell in given)
         if image is None or caption is None:
             raise ValueError(
                 f"{file} needs a header with the columns image and caption, got {list(row)}"
@@ -342,19 +375,6 @@ def _image_folder(folder: Path) -> Path:
     return next((folder / name for name in _FOLDERS if (folder / name).is_dir()), folder)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    content = read_json(file)
-    if not isinstance(content.get("images"), list):
-        raise ValueError(f"{file} has no list called images; it needs Karpathy's or COCO's form")
-    listed = [*content["images"], *(content.get("annotations") or ())]
-    if odd := next((one for one in listed if not isinstance(one, dict)), None):
-        raise ValueError(f"{file} lists {odd!r} where an image or caption should be")
+def _read_json(file: Path) -> Table:
+    content: Table = read_json(file, _FILE)
     return content
-
-
-def _value(entry: Mapping[str, Any], key: str, place: str, kind: type[Kind]) -> Kind:
-    value = entry.get(key)
-    if not isinstance(value, kind):
-        needed = "a text" if kind is str else "a whole number"
-        raise ValueError(f"{place} has no {key} that is {needed}, got {value!r}")
-    return value

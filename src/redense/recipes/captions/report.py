@@ -6,10 +6,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from redense.files.pictures import read_picture
-from redense.files.records import read_json
+from redense.files.typed import Count, Kind, Number, read_json
 from redense.recipes.captions.examples import choose
 from redense.runs.sections import Card, Gallery, Line, Picture, Section, Text
 
@@ -23,12 +25,41 @@ _TITLES = {
 }
 
 
+class _Said(TypedDict):
+    """A caption and its score."""
+
+    caption: str
+    score: Number
+
+
+class _Image(TypedDict):
+    """What is said of an image, by phase."""
+
+    image: str
+    references: list[str]
+    captions: dict[str, _Said]
+
+
+class _Examples(TypedDict):
+    """captions.json."""
+
+    seed: int
+    score: str
+    phases: Annotated[list[str], Meta(min_length=1)]
+    random: list[Count]
+    images: Annotated[list[_Image], Meta(min_length=1)]
+
+
+_EXAMPLES = Kind(_Examples, "file of captions", "delete it, and the page goes without")
+
+
 def sections(run: Path) -> list[Section]:
     """Galleries of the run's captions.json; none where there is no such file."""
     file = run / "captions.json"
     if not file.is_file():
         return []
-    content = read_json(file)
+    content = read_json(file, _EXAMPLES)
+    _check_numbers(file, content)
     images, phases = content["images"], content["phases"]
     chosen = choose(content, min(_MOST, max(len(images) // 2, 1)))
     why = {
@@ -50,6 +81,16 @@ def sections(run: Path) -> list[Section]:
         )
         for kind, title in _TITLES.items()
     ]
+
+
+def _check_numbers(file: Path, content: _Examples) -> None:
+    """Images are named by their number, and each has a caption of the last phase."""
+    images, last = content["images"], content["phases"][-1]
+    without = [image["image"] for image in images if last not in image["captions"]]
+    beyond = [number for number in content["random"] if number >= len(images)]
+    if without or beyond:
+        wrong = f"no image {beyond[0]}" if beyond else f"no caption of {without[0]} after {last}"
+        raise ValueError(f"{file} is no {_EXAMPLES.what}: it has {wrong}; {_EXAMPLES.remedy}")
 
 
 def _card(image: Mapping[str, Any], phases: Sequence[str]) -> Card:

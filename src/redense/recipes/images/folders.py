@@ -13,9 +13,17 @@ import torch
 from torch import Tensor
 from torchvision.datasets import ImageNet
 
+from redense.files.fields import Field
 from redense.files.folders import list_classes, plain_name, say, split_folders, split_of
 from redense.files.text import read_table
 from redense.runs.seeds import epoch_seed
+
+COLUMNS = (
+    Field(("path",), str, "the picture; a relative path counts from the list", needed=True),
+    Field(("label",), str, "its class's name; empty for one that is not used", needed=True),
+    Field(("split",), str, "train, val or test", needed=True),
+)
+"""Of a list of pictures."""
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation that torchvision's published weights expect."""
@@ -287,7 +295,7 @@ def _rows_of_list(path: Path) -> dict[str, list[tuple[str, str]]]:
     named: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
     unlabelled = 0
     for number, row in read_table(path):
-        if missing := [column for column in ("path", "label", "split") if column not in row]:
+        if missing := [field.names[0] for field in COLUMNS if field.names[0] not in row]:
             raise ValueError(
                 f"{path} needs a header with the columns path, label and split, got {list(row)}; "
                 f"it has no {missing[0]}"

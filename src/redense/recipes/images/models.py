@@ -6,15 +6,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torchvision import models as zoo
 
 from redense.files.names import near
+from redense.files.typed import Kind, Number
 
 
 class SmallNet(nn.Module):
@@ -192,6 +194,23 @@ def settings(name: str, classes: int, size: int) -> dict[str, Any]:
     if name.startswith("maxvit"):
         told["input_size"] = (size, size)
     return told
+
+
+class Description(TypedDict):
+    """What rebuilds a classifier, as a task's `config()` has it."""
+
+    architecture: str
+    classes: list[str]
+    channels: Annotated[int, Meta(ge=1, le=64)]
+    size: Annotated[int, Meta(ge=1, le=2**16)]
+    resize: Annotated[int, Meta(ge=1, le=2**16)]
+    mean: list[Number]
+    std: list[Number]
+    valid_share: NotRequired[Number | None]
+    transform_input: NotRequired[bool]
+
+
+DESCRIPTION = Kind(Description, "description of a network", "restore it from where it came")
 
 
 def network(config: Mapping[str, Any]) -> nn.Module:

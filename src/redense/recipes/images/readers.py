@@ -4,22 +4,20 @@ the file."""
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 from tqdm import tqdm
 
-from redense import datasets
 from redense.files.folders import SPLITS
 from redense.files.pictures import middle, read_picture
 from redense.recipes.images.folders import check_classes, complete_and_say, list_pictures, shuffled
+from redense.recipes.packaged import open_packaged, read_tensors
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,17 @@ class Split:
 
 def read_packaged(name: str) -> tuple[dict[str, Split], tuple[str, ...]]:
     """(splits, class names) of one of `redense.datasets`."""
-    folder = datasets.prepare(name)
-    card = json.loads((folder / "card.json").read_text("utf-8"))
-    if card["task"] != "images":
-        raise ValueError(f"data set {name!r} is for {card['task']}, not for images")
+    folder, card = open_packaged(name, "images")
     files = {kind: folder / f"{kind}.safetensors" for kind in ("train", "valid", "test")}
-    tensors = {kind: load_file(file) for kind, file in files.items() if file.exists()}
-    return {kind: Split(t["images"], t["labels"].long()) for kind, t in tensors.items()}, tuple(
-        card["classes"]
-    )
+    splits = {kind: _read_split(file) for kind, file in files.items() if file.exists()}
+    return splits, tuple(card.get("classes", ()))
+
+
+def _read_split(file: Path) -> Split:
+    tensors = read_tensors(file)
+    if {"images", "labels"} - tensors.keys():
+        raise ValueError(f"{file} holds {', '.join(tensors)}, not images and labels")
+    return Split(tensors["images"], tensors["labels"].long())
 
 
 def torchvision_class(name: str) -> type | None:

@@ -4,7 +4,6 @@ counted."""
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import sys
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from redense import datasets
 from redense.files.names import near
+from redense.recipes.packaged import open_packaged
 from redense.recipes.speech import alphabet as letters
 from redense.recipes.speech import digits, readers
 from redense.recipes.speech.readers import SPLITS, Splits, Utterance
@@ -167,10 +167,7 @@ def find(name: str) -> Splits:
             f"no data set is called {name!r}; {hint} it takes amazon-queen, "
             f"fillets-cs, fillets-nl, tuxpaint-fr, spoken-digits, or {readers.KINDS}"
         )
-    folder = datasets.prepare(name)
-    card = json.loads((folder / "card.json").read_text("utf-8"))
-    if card["task"] != "speech":
-        raise ValueError(f"data set {name!r} is for {card['task']}, not for speech")
+    folder, _ = open_packaged(name, "speech")
     return readers.read(folder)
 
 

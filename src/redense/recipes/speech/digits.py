@@ -4,12 +4,10 @@ make an utterance."""
 from __future__ import annotations
 
 import hashlib
-import json
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from redense import datasets
+from redense.recipes.packaged import open_packaged, read_tensors
 from redense.recipes.speech.readers import SPLITS, Splits, Utterance
 from redense.recipes.speech.store import Sounds
 
@@ -20,12 +18,13 @@ _SENTENCES = {"train": 1200, "valid": 200, "test": 200}
 def read() -> tuple[Splits, dict[str, Sounds]]:
     """Utterances and their features (T, 13), chained by a seeded draw that is the same for every
     run."""
-    folder = datasets.prepare(NAME)
-    words = json.loads((folder / "card.json").read_text("utf-8"))["classes"]
+    folder, card = open_packaged(NAME, "speech")
+    words = card.get("classes", ())
     utterances: Splits = {}
     sounds = {}
     for split in SPLITS:
-        tensors = load_file(folder / f"{split}.safetensors")
+        loaded = read_tensors(folder / f"{split}.safetensors")
+        tensors = {name: tensor.numpy() for name, tensor in loaded.items()}
         ends = np.cumsum(tensors["lengths"])
         draw = np.random.default_rng(0)
         utterances[split], rows, lengths, sums = [], [], [], []

@@ -4,13 +4,15 @@ changes a result."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from redense.files.typed import Kind, Number
 from redense.recipes.speech.recurrent import clipped_relu, recurrent
 
 BINS, SYMBOLS = 161, 29
@@ -177,6 +179,33 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "deepspeech2": deepspeech2,
 }
 """What builds a network of `redense.recipes.speech.options.SIZES`."""
+
+
+class Sizes(TypedDict, total=False):
+    """Arguments of what builds it."""
+
+    width: Annotated[int, Meta(ge=1, le=2**16)]
+    layers: Annotated[int, Meta(ge=1, le=1000)]
+    filters: Annotated[int, Meta(ge=1, le=2**12)]
+    stride: Annotated[int, Meta(ge=1, le=64)]
+    context: Annotated[int, Meta(ge=1, le=1000)]
+    cell: str
+    dropout: Number
+
+
+class Description(TypedDict):
+    """What rebuilds a speech network, as a task's `config()` has it."""
+
+    architecture: str
+    alphabet: str
+    bins: Annotated[int, Meta(ge=1, le=2**16)]
+    sizes: Sizes
+    normalize: str
+    mean: NotRequired[list[Number]]
+    std: NotRequired[list[Number]]
+
+
+DESCRIPTION = Kind(Description, "description of a network", "restore it from where it came")
 
 
 def network(config: Mapping[str, Any]) -> nn.Module:

@@ -3,16 +3,17 @@ Errors name the file."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from redense.datasets.split import split_of
+from redense.files.fields import Field, row_kind
 from redense.files.text import read_lines, read_table, read_text
+from redense.files.typed import Kind, check, parse_json, read_json, short
 from redense.recipes.speech.alphabet import normalize
 
 SPLITS = ("train", "valid", "test")
@@ -21,11 +22,54 @@ _NAMES = {"train": "train", "training": "train", "test": "test", "testing": "tes
 )
 _LISTS = ("jsonl", "json", "tsv", "csv")
 
-_AUDIO = ("audio", "audio_filepath", "wav_filename", "file_name", "wav_path", "path")
-_TEXT = ("text", "transcript", "transcription", "sentence")
-_SPEAKER = ("speaker", "speaker_id", "client_id")
-"""What the world's lists call a recording, what is said in it, and who says it: ours, NeMo's,
-Mozilla's, Hugging Face's, Common Voice's."""
+_AUDIO = Field(
+    ("audio", "audio_filepath", "wav_filename", "file_name", "wav_path", "path"),
+    str | None,
+    "the recording; a relative path counts from the list",
+    needed=True,
+)
+_TEXT = Field(
+    ("text", "transcript", "transcription", "sentence"),
+    str | None,
+    "what is said in it",
+    needed=True,
+)
+_SPLIT = Field(("split",), str | None, "train, valid (or dev) or test")
+_SPEAKER = Field(("speaker", "speaker_id", "client_id"), str | int | float | None, "who says it")
+_DURATION = Field(("duration",), float | str | None, "seconds; shorter recordings are cut off")
+_OFFSET = Field(
+    ("offset",), float | str | None, "second at which it begins in a recording of several"
+)
+FIELDS = (_AUDIO, _TEXT, _DURATION, _OFFSET, _SPEAKER, _SPLIT)
+"""Of a list, as ours, NeMo's, Mozilla's, Hugging Face's and Common Voice's call them."""
+
+_ROW = row_kind(
+    FIELDS,
+    "utterance",
+    "each line has audio and text, and perhaps duration, offset, speaker and split",
+)
+
+
+class _Pair(TypedDict):
+    """A recording and the file of its text."""
+
+    wav_path: str
+    transcript_path: str
+
+
+class _Pairs(TypedDict):
+    """deepspeech.pytorch's manifest."""
+
+    root_path: str
+    samples: list[_Pair]
+
+
+_PAIRS = Kind(
+    _Pairs,
+    "list of utterances",
+    "it is neither JSON lines, an object each, nor deepspeech.pytorch's root_path and samples",
+    finite=False,
+)
 
 
 class Utterance(NamedTuple):
@@ -92,7 +136,7 @@ def read_list(path: Path) -> Rows:
     else:
         _, first = next(read_lines(path), (0, ""))
         columns = {cell.strip(' "') for cell in re.split(r"[,;|\t]", first.lower())}
-        if not columns & {*_AUDIO} and "|" in first:
+        if not columns & {*_AUDIO.names} and "|" in first:
             rows = _ljspeech(path)
         elif re.fullmatch(r"[^,]+\.\w+,[^,]+\.txt", first):
             rows = _pairs_of_files(path)
@@ -100,13 +144,11 @@ def read_list(path: Path) -> Rows:
             rows = read_table(path)
     found: Rows = []
     for number, row in rows:
+        place = f"{path}, line {number}"
         try:
-            found.append(_utterance(row, path.parent))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path}, line {number}: {error}; each line has audio and text, and perhaps "
-                "duration, offset, speaker and split"
-            ) from error
+            found.append(_utterance(check(row, _ROW, place), path.parent))
+        except _WrongRowError as error:
+            raise ValueError(f"{place} is no {_ROW.what}: {error}; {_ROW.remedy}") from error
     return found
 
 
@@ -124,22 +166,27 @@ def split_by_sentence(rows: Rows) -> Splits:
 
 def _utterance(row: Mapping[str, Any], folder: Path) -> tuple[Utterance, str | None]:
     """An utterance of a list's row, by the names of its columns."""
-    key = next((name for name in _AUDIO if row.get(name)), None)
-    text = next((row[name] for name in _TEXT if name in row), None)
-    if key is None:
-        raise ValueError(f"no recording, under {', '.join(_AUDIO)}")
-    if not isinstance(row[key], str) or not isinstance(text, str):
-        raise TypeError(f"a recording and a text must be strings, under {', '.join(_TEXT)}")
-    split = row.get("split") or None
-    if split is not None and not isinstance(split, str):
-        raise TypeError(f"split must be a string, got {split!r}")
-    audio = _place(folder, row[key])
+    given, said = _AUDIO.of(row), _TEXT.of(row)
+    if given is None or not given[1]:
+        raise _lacks(_AUDIO)
+    if said is None:
+        raise _lacks(_TEXT)
+    key, name = given
+    audio = _place(folder, name)
     if key == "path" and not audio.is_file():  # Common Voice's; of 2019 without an ending
-        audio = _place(folder / "clips", row[key] if audio.suffix else f"{row[key]}.mp3")
-    speaker = next((row[name] for name in _SPEAKER if row.get(name) is not None), None)
-    who = None if speaker is None else str(speaker)
+        audio = _place(folder / "clips", name if audio.suffix else f"{name}.mp3")
+    speaker = _SPEAKER.of(row)
+    who = None if speaker is None else str(speaker[1])
     duration, start = _known(row.get("duration")), _start(row.get("offset"))
-    return Utterance(str(audio), text, duration, who, start), split
+    return Utterance(str(audio), said[1], duration, who, start), row.get("split") or None
+
+
+class _WrongRowError(ValueError):
+    """Why a row is no utterance, before its place is put to it."""
+
+
+def _lacks(field: Field) -> _WrongRowError:
+    return _WrongRowError(f"it has no {field.names[0]}, under {', '.join(field.names)}")
 
 
 def _place(folder: Path, name: str) -> Path:
@@ -153,13 +200,10 @@ def _place(folder: Path, name: str) -> Path:
 def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """JSON lines, or deepspeech.pytorch's one object with root_path and samples."""
     for number, line in read_lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == 1 and line.lstrip().startswith("{") and not line.rstrip().endswith("}"):
-                yield from _samples(path)
-                return
-            raise ValueError(f"{path}, line {number}: {error}") from error
+        if number == 1 and line.lstrip().startswith("{") and not line.rstrip().endswith("}"):
+            yield from _samples(path)
+            return
+        row = parse_json(line, _ROW, f"{path}, line {number}")
         if isinstance(row, dict) and "samples" in row:
             yield from _samples(path)
             return
@@ -167,17 +211,11 @@ def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _samples(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        content = json.loads(read_text(path))
-        root = path.parent / content["root_path"]
-        pairs = [(one["wav_path"], one["transcript_path"]) for one in content["samples"]]
-    except (ValueError, RecursionError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}, line 1: neither a list of JSON lines, an object each, nor "
-            f"deepspeech.pytorch's root_path and samples: {error!r}"
-        ) from error
-    for audio, text in pairs:
-        yield 1, {"audio": str(root / audio), "text": read_text(root / text)}
+    content = read_json(path, _PAIRS)
+    root = path.parent / content["root_path"]
+    for pair in content["samples"]:
+        text = read_text(root / pair["transcript_path"])
+        yield 1, {"audio": str(root / pair["wav_path"]), "text": text}
 
 
 def _pairs_of_files(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -197,15 +235,15 @@ def _ljspeech(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _known(value: Any) -> float | None:
     """Seconds above 0; tools write null, NaN, -1 or 0 where they know none."""
-    seconds = float(value or 0)
+    seconds = _seconds("duration", value or 0)
     return seconds if 0 < seconds < math.inf else None
 
 
 def _start(value: Any) -> float | None:
     """Where a part of a recording begins; null or NaN says that it is the whole."""
-    start = None if value is None else float(value)
+    start = None if value is None else _seconds("offset", value)
     if start is not None and (start < 0 or start == math.inf):
-        raise ValueError(f"offset must be at least 0 seconds, got {start}")
+        raise _WrongRowError(f"offset must be at least 0 seconds, got {start}")
     return None if start is None or math.isnan(start) else start
 
 
@@ -356,3 +394,10 @@ def _split_of_name(name: str) -> str | None:
     an4_train_manifest is train's."""
     parts = re.split(r"[\W_]+", name.lower())
     return next((_NAMES[part] for part in parts if part in _NAMES), None)
+
+
+def _seconds(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (ValueError, OverflowError) as error:
+        raise _WrongRowError(f"{name} must be a number, got {short(value)}") from error

@@ -4,15 +4,17 @@ to listen to."""
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import soundfile  # type: ignore[import-untyped]
 import soxr  # type: ignore[import-untyped]
 
-from redense.files.records import read_json
+from redense.files.records import read_record
 from redense.files.sound import BadAudioError, read_sound
+from redense.files.typed import Count, Kind, Number, read_json
 from redense.plan import in_percent
 from redense.recipes.speech.features import BINS, RATE
 from redense.runs.sections import Cell, Recording, Section, Table, number
@@ -24,16 +26,60 @@ small."""
 _SPEAKERS = 60
 
 
+class _Rates(TypedDict):
+    """Error rates of a speaker's utterances."""
+
+    wer: Number
+    cer: Number
+    utterances: Count
+
+
+class _Utterance(TypedDict):
+    """What was said, what was understood."""
+
+    audio: str
+    start: NotRequired[Number | None]
+    duration: NotRequired[Number | None]
+    speaker: str | None
+    text: str
+    said: str
+    wer: Number
+    cer: Number
+
+
+class _Phase(TypedDict):
+    """A phase's worst utterances, and its speakers."""
+
+    worst: list[_Utterance]
+    speakers: dict[str, _Rates]
+
+
+class _Network(TypedDict):
+    """What the page asks of network.json."""
+
+    bins: Count
+
+
+_NETWORK = Kind(_Network, "description of a network", "restore it from where it came")
+_EXAMPLES = Kind(
+    dict[str, _Phase], "file of utterances by phase", "delete it, and the page goes without"
+)
+
+
 def sections(run: Path) -> list[Section]:
     """Tables of the run's worst.json; none where there is no such file."""
     if not (run / "worst.json").is_file():
         return []
-    kept, record, network = (
-        read_json(run / name) for name in ("worst.json", "record.json", "network.json")
-    )
+    kept = read_json(run / "worst.json", _EXAMPLES)
+    record = read_record(run / "record.json")
+    network = read_json(run / "network.json", _NETWORK)
     phases = {
         phase["name"]: kept[phase["name"]] for phase in record["phases"] if phase["name"] in kept
     }
+    if not phases:
+        raise ValueError(
+            f"{run / 'worst.json'} has none of the phases of record.json; {_EXAMPLES.remedy}"
+        )
     last = list(phases)[-1]
     worst = _worst(phases[last]["worst"][:_CLIPS], has_audio=network["bins"] == BINS)
     return [
@@ -64,7 +110,7 @@ def _rates(record: Mapping[str, Any]) -> Table:
 
 
 def _both(scores: Mapping[str, float]) -> list[Cell]:
-    return [_rate(scores["wer"]), _rate(scores["cer"])]
+    return [_rate(scores.get(name, math.nan)) for name in ("wer", "cer")]
 
 
 def _rate(value: float) -> Cell:
@@ -74,7 +120,12 @@ def _rate(value: float) -> Cell:
 def _speakers(phases: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row per speaker, the worst first: WER after each phase; the fewest utterances are left out
     first."""
-    last = list(phases.values())[-1]["speakers"]
+    every = [phase["speakers"].keys() for phase in phases.values()]
+    last = {
+        name: rates
+        for name, rates in list(phases.values())[-1]["speakers"].items()
+        if all(name in speakers for speakers in every)
+    }
     heard = sorted(last, key=lambda name: (-last[name]["utterances"], name))[:_SPEAKERS]
     heard.sort(key=lambda name: (-last[name]["wer"], name))
     rows = [
