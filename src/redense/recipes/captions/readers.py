@@ -41,7 +41,7 @@ COLUMNS = (_IMAGE, _CAPTION, _SPLIT)
 """Of a table, as Kaggle's call them."""
 
 
-class _KarpathyImage(TypedDict):
+class KarpathyImage(TypedDict):
     """An image of dataset.json."""
 
     filename: str
@@ -51,14 +51,14 @@ class _KarpathyImage(TypedDict):
     imgid: NotRequired[Count]
 
 
-class _CocoImage(TypedDict):
+class CocoImage(TypedDict):
     """An image of captions_train2017.json."""
 
     id: int
     file_name: str
 
 
-class _CocoCaption(TypedDict):
+class CocoCaption(TypedDict):
     """An annotation of captions_train2017.json; what is no text is no caption."""
 
     image_id: int
@@ -68,14 +68,14 @@ class _CocoCaption(TypedDict):
 class _Karpathy(TypedDict):
     """dataset.json of Karpathy's splits."""
 
-    images: list[_KarpathyImage]
+    images: list[KarpathyImage]
 
 
 class _Coco(TypedDict):
     """captions_train2017.json."""
 
-    images: list[_CocoImage]
-    annotations: list[_CocoCaption]
+    images: list[CocoImage]
+    annotations: list[CocoCaption]
 
 
 _FILE = Kind(Table, "file of captions", "it needs Karpathy's or COCO's form", finite=False)
