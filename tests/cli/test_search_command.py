@@ -58,11 +58,11 @@ WRONG = {
     "a file that is not there": (("mine.py:train", "--space", "a.toml"), "no such file"),
     "an unknown part of the space": (
         ("mine.py:train", "--space", "odd.toml"),
-        "odd.toml: a space has no 'sparsities'",
+        "odd.toml is no space to search: it has a key 'sparsities', known are",
     ),
     "a wrong part of the space": (
         ("mine.py:train", "--space", "wide.toml"),
-        "wide.toml: sparsity must lie below 1",
+        "wide.toml is no space to search: sparsity must lie below 1",
     ),
     "no epochs": (("mine.py:train", "--epochs", "0"), "epochs must be a whole number of at least"),
     "no jobs": (("mine.py:train", "--jobs", "0"), "jobs must be a whole number of at least 1"),
