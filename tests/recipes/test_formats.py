@@ -2,10 +2,10 @@
 
 from typing import NotRequired, get_origin, get_type_hints
 
-from redense.recipes.captions import readers as captions
-from redense.recipes.formats import formats
-from redense.recipes.images.folders import COLUMNS
-from redense.recipes.speech.readers import FIELDS
+from redense.recipes import RECIPES
+from redense.recipes.captions import forms as captions
+from redense.recipes.images.forms import COLUMNS
+from redense.recipes.speech.forms import FIELDS
 
 
 def names(form):
@@ -20,15 +20,15 @@ def test_every_form_and_its_fields_fit_80_columns(redense):
     answer = redense("data", "--formats")
     assert (answer.code, answer.err) == (0, "")
     assert max(map(len, answer.out.splitlines())) <= 80
-    for recipe, forms in formats().items():
-        assert f"redense train {recipe} --data" in answer.out
-        for form in forms:
+    for name, recipe in RECIPES.items():
+        assert f"redense train {name} --data" in answer.out
+        for form in recipe.forms():
             for field in form.fields:
                 assert f"  {field.names[0]}" in answer.out
 
 
 def test_the_fields_are_those_that_readers_check():
-    found = formats()
+    found = {name: recipe.forms() for name, recipe in RECIPES.items()}
     assert names(found["speech"][0]) == {name for field in FIELDS for name in field.names}
     assert names(found["images"][1]) == {name for field in COLUMNS for name in field.names}
     karpathy, coco, _, table = found["captions"]

@@ -32,9 +32,9 @@ def data_command(arguments: list[str]) -> int:
 
 def _formats() -> str:
     """Every recipe's forms, in 80 columns."""
-    from redense.recipes.formats import formats
+    from redense.recipes import RECIPES
 
     parts = []
-    for recipe, forms in formats().items():
-        parts += [f"redense train {recipe} --data", *map(str, forms)]
+    for name, recipe in RECIPES.items():
+        parts += [f"redense train {name} --data", *map(str, recipe.forms())]
     return "\n\n".join(parts)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import nn
 
+    from redense.files.fields import Form
     from redense.files.typed import Kind
     from redense.runs.configuration import RunConfig
     from redense.runs.run import Run, Scores
@@ -95,6 +96,11 @@ class Recipe:
     def all_presets(self) -> Mapping[str, Preset]:
         """Published trainings by name."""
         return self._find("presets", self.presets) if self.presets else {}
+
+    def forms(self) -> tuple[Form, ...]:
+        """How data of one's own may lie."""
+        forms: tuple[Form, ...] = self._find("forms", "FORMS")
+        return forms
 
     def description(self) -> Kind[Any]:
         """What network.json, and an export's config.json, must hold."""

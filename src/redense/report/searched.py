@@ -100,9 +100,7 @@ def _read(file: Path) -> _Found:
     lacking = ""
     if not _controls_in_full(found):
         lacking = "control with a score on every seed"
-    if budget is not None and any(
-        set(SIDES) - set(of) for of in (budget["usual"], budget["curves"])
-    ):
+    if budget is not None and not set(SIDES) <= budget["usual"].keys() & budget["curves"].keys():
         lacking = "budget of both sides"
     if lacking:
         raise ValueError(f"{file} is no {_FOUND.what}: it has no {lacking}; {_FOUND.remedy}")
@@ -110,11 +108,8 @@ def _read(file: Path) -> _Found:
 
 
 def _controls_in_full(found: _Found) -> list[float]:
-    scores = []
-    for one in found["tried"]:
-        if one["side"] == "control" and one["in_full"] and one["score"] is not None:
-            scores.append(one["score"])
-    return scores
+    controls = [one for one in found["tried"] if one["side"] == "control" and one["in_full"]]
+    return [one["score"] for one in controls if one["score"] is not None]
 
 
 def _budget(budget: _Budget) -> Figure:

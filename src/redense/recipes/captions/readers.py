@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from redense import datasets
-from redense.files.fields import Field
 from redense.files.folders import say, split_of
 from redense.files.text import read_lines, read_table
-from redense.files.typed import Count, Kind, Table, check, read_json
+from redense.files.typed import Table, check, read_json
 from redense.files.words import words
+from redense.recipes.captions.forms import COCO, COLUMNS, FILE, KARPATHY
 from redense.recipes.packaged import open_packaged
 
 _FORMS = (
@@ -27,67 +27,6 @@ _FORMS = (
 """What a folder's captions may be called, the first that is there."""
 
 _FOLDERS = ("images", "imgs", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images")
-_IMAGE = Field(
-    ("image", "image_name", "filename", "file_name", "file", "path"),
-    str,
-    "the picture; a relative path counts from --images",
-    needed=True,
-)
-_CAPTION = Field(
-    ("caption", "comment", "text", "raw"), str, "what it shows; a line for each", needed=True
-)
-_SPLIT = Field(("split",), str, "train, val or test")
-COLUMNS = (_IMAGE, _CAPTION, _SPLIT)
-"""Of a table, as Kaggle's call them."""
-
-
-class KarpathyImage(TypedDict):
-    """An image of dataset.json."""
-
-    filename: str
-    split: str
-    sentences: list[Any] | None
-    filepath: NotRequired[str | None]
-    imgid: NotRequired[Count]
-
-
-class CocoImage(TypedDict):
-    """An image of captions_train2017.json."""
-
-    id: int
-    file_name: str
-
-
-class CocoCaption(TypedDict):
-    """An annotation of captions_train2017.json; what is no text is no caption."""
-
-    image_id: int
-    caption: Any
-
-
-class _Karpathy(TypedDict):
-    """dataset.json of Karpathy's splits."""
-
-    images: list[KarpathyImage]
-
-
-class _Coco(TypedDict):
-    """captions_train2017.json."""
-
-    images: list[CocoImage]
-    annotations: list[CocoCaption]
-
-
-_FILE = Kind(Table, "file of captions", "it needs Karpathy's or COCO's form", finite=False)
-_KARPATHY = Kind(
-    _Karpathy, _FILE.what, "Karpathy's form has images with filename, split and sentences"
-)
-_COCO = Kind(
-    _Coco,
-    _FILE.what,
-    "COCO's captions_*.json have images with id and file_name, and annotations with image_id "
-    "and caption",
-)
 
 
 @dataclass(frozen=True)
@@ -195,7 +134,7 @@ def _read_file(file: Path, images: Path) -> list[_Said] | None:
 def _read_karpathy(file: Path, content: Mapping[str, Any], images: Path) -> list[_Said]:
     """dataset.json of Karpathy's splits: images with filename, split and sentences."""
     said = []
-    for number, image in enumerate(check(content, _KARPATHY, file)["images"]):
+    for number, image in enumerate(check(content, KARPATHY, file)["images"]):
         name, split = image["filename"], image["split"]
         known = "train" if split == "restval" else split_of(split)
         if known is None:
@@ -226,7 +165,7 @@ def _read_coco(contents: Sequence[tuple[Path, Mapping[str, Any]]], images: Path)
     said: list[_Said] = []
     split_of_id: dict[int, str] = {}
     for file, unchecked in contents:
-        content = check(unchecked, _COCO, file)
+        content = check(unchecked, COCO, file)
         part = file.stem.removeprefix("captions_")
         split = split_of(re.split(r"[\d_]", part)[0]) or "train"
         captions: dict[int, list[list[str]]] = {image["id"]: [] for image in content["images"]}
@@ -376,5 +315,5 @@ def _image_folder(folder: Path) -> Path:
 
 
 def _read_json(file: Path) -> Table:
-    content: Table = read_json(file, _FILE)
+    content: Table = read_json(file, FILE)
     return content

@@ -13,17 +13,10 @@ import torch
 from torch import Tensor
 from torchvision.datasets import ImageNet
 
-from redense.files.fields import Field
 from redense.files.folders import list_classes, plain_name, say, split_folders, split_of
 from redense.files.text import read_table
+from redense.recipes.images.forms import COLUMNS
 from redense.runs.seeds import epoch_seed
-
-COLUMNS = (
-    Field(("path",), str, "the picture; a relative path counts from the list", needed=True),
-    Field(("label",), str, "its class's name; empty for one that is not used", needed=True),
-    Field(("split",), str, "train, val or test", needed=True),
-)
-"""Of a list of pictures."""
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation that torchvision's published weights expect."""

@@ -28,6 +28,7 @@ from torch import Tensor
 from redense.files.folders import SPLITS, plain_name, say, split_of
 from redense.files.text import read_lines
 from redense.recipes.images.folders import StreamedData, complete_and_say, few, resized, shuffled
+from redense.recipes.images.forms import IMAGE, LABEL
 from redense.runs.seeds import epoch_seed
 
 try:
@@ -38,8 +39,6 @@ except ImportError as error:
 
 LANES, WINDOW = 8, 4  # places that batches come from in turn; row groups that are shuffled together
 _MOST_BYTES = 512 << 20  # of a row group: some dozens may be in memory
-IMAGE = ("image", "img", "jpg")
-LABEL = ("label", "labels", "cls", "fine_label")
 _HIDDEN = -1  # the label of rows that nobody has labelled
 
 
@@ -319,8 +318,8 @@ def _columns(file: Path, content: parquet.ParquetFile) -> tuple[str, str, tuple[
         named = {name: list(map(str, kind["names"])) for name, kind in listed.items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} has damaged metadata ({error}); fetch it again") from error
-    image = next((name for name in IMAGE if name in schema.names), None)
-    label = next((name for name in (*LABEL, *named) if name in schema.names), None)
+    image = next((name for name in IMAGE.names if name in schema.names), None)
+    label = next((name for name in (*LABEL.names, *named) if name in schema.names), None)
     if image is None or label is None:
         raise ValueError(
             f"{file} has the columns {', '.join(schema.names)}; it needs image and label"

@@ -8,68 +8,20 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from redense.datasets.split import split_of
-from redense.files.fields import Field, row_kind
+from redense.files.fields import Field
 from redense.files.text import read_lines, read_table, read_text
-from redense.files.typed import Kind, check, parse_json, read_json, short
+from redense.files.typed import check, parse_json, read_json, short
 from redense.recipes.speech.alphabet import normalize
+from redense.recipes.speech.forms import AUDIO, PAIRS, ROW, SPEAKER, TEXT
 
 SPLITS = ("train", "valid", "test")
 _NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("valid", "validation", "dev", "val", "devel", "development"), "valid"
 )
 _LISTS = ("jsonl", "json", "tsv", "csv")
-
-_AUDIO = Field(
-    ("audio", "audio_filepath", "wav_filename", "file_name", "wav_path", "path"),
-    str | None,
-    "the recording; a relative path counts from the list",
-    needed=True,
-)
-_TEXT = Field(
-    ("text", "transcript", "transcription", "sentence"),
-    str | None,
-    "what is said in it",
-    needed=True,
-)
-_SPLIT = Field(("split",), str | None, "train, valid (or dev) or test")
-_SPEAKER = Field(("speaker", "speaker_id", "client_id"), str | int | float | None, "who says it")
-_DURATION = Field(("duration",), float | str | None, "seconds; shorter recordings are cut off")
-_OFFSET = Field(
-    ("offset",), float | str | None, "second at which it begins in a recording of several"
-)
-FIELDS = (_AUDIO, _TEXT, _DURATION, _OFFSET, _SPEAKER, _SPLIT)
-"""Of a list, as ours, NeMo's, Mozilla's, Hugging Face's and Common Voice's call them."""
-
-_ROW = row_kind(
-    FIELDS,
-    "utterance",
-    "each line has audio and text, and perhaps duration, offset, speaker and split",
-)
-
-
-class _Pair(TypedDict):
-    """A recording and the file of its text."""
-
-    wav_path: str
-    transcript_path: str
-
-
-class _Pairs(TypedDict):
-    """deepspeech.pytorch's manifest."""
-
-    root_path: str
-    samples: list[_Pair]
-
-
-_PAIRS = Kind(
-    _Pairs,
-    "list of utterances",
-    "it is neither JSON lines, an object each, nor deepspeech.pytorch's root_path and samples",
-    finite=False,
-)
 
 
 class Utterance(NamedTuple):
@@ -136,7 +88,7 @@ def read_list(path: Path) -> Rows:
     else:
         _, first = next(read_lines(path), (0, ""))
         columns = {cell.strip(' "') for cell in re.split(r"[,;|\t]", first.lower())}
-        if not columns & {*_AUDIO.names} and "|" in first:
+        if not columns & {*AUDIO.names} and "|" in first:
             rows = _ljspeech(path)
         elif re.fullmatch(r"[^,]+\.\w+,[^,]+\.txt", first):
             rows = _pairs_of_files(path)
@@ -146,9 +98,9 @@ def read_list(path: Path) -> Rows:
     for number, row in rows:
         place = f"{path}, line {number}"
         try:
-            found.append(_utterance(check(row, _ROW, place), path.parent))
+            found.append(_utterance(check(row, ROW, place), path.parent))
         except _WrongRowError as error:
-            raise ValueError(f"{place} is no {_ROW.what}: {error}; {_ROW.remedy}") from error
+            raise ValueError(f"{place} is no {ROW.what}: {error}; {ROW.remedy}") from error
     return found
 
 
@@ -166,16 +118,16 @@ def split_by_sentence(rows: Rows) -> Splits:
 
 def _utterance(row: Mapping[str, Any], folder: Path) -> tuple[Utterance, str | None]:
     """An utterance of a list's row, by the names of its columns."""
-    given, said = _AUDIO.of(row), _TEXT.of(row)
+    given, said = AUDIO.of(row), TEXT.of(row)
     if given is None or not given[1]:
-        raise _lacks(_AUDIO)
+        raise _lacks(AUDIO)
     if said is None:
-        raise _lacks(_TEXT)
+        raise _lacks(TEXT)
     key, name = given
     audio = _place(folder, name)
     if key == "path" and not audio.is_file():  # Common Voice's; of 2019 without an ending
         audio = _place(folder / "clips", name if audio.suffix else f"{name}.mp3")
-    speaker = _SPEAKER.of(row)
+    speaker = SPEAKER.of(row)
     who = None if speaker is None else str(speaker[1])
     duration, start = _known(row.get("duration")), _start(row.get("offset"))
     return Utterance(str(audio), said[1], duration, who, start), row.get("split") or None
@@ -203,7 +155,7 @@ def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if number == 1 and line.lstrip().startswith("{") and not line.rstrip().endswith("}"):
             yield from _samples(path)
             return
-        row = parse_json(line, _ROW, f"{path}, line {number}")
+        row = parse_json(line, ROW, f"{path}, line {number}")
         if isinstance(row, dict) and "samples" in row:
             yield from _samples(path)
             return
@@ -211,7 +163,7 @@ def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _samples(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    content = read_json(path, _PAIRS)
+    content = read_json(path, PAIRS)
     root = path.parent / content["root_path"]
     for pair in content["samples"]:
         text = read_text(root / pair["transcript_path"])
