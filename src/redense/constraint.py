@@ -155,6 +155,23 @@ class Constraint:
         for wrapper in wrappers:
             self._handles.append(_WrappedStep(wrapper, self._zero_written_weights))
 
+    def __str__(self) -> str:
+        """A line for each tensor: how many of its weights are held. Of a sharded one, this rank's
+        share."""
+        lines = [("weight", "shape", "weights", "held", "share")]
+        pruned = total = 0
+        for name, mask in self.masks.items():
+            kept = shard_of(mask)[0]
+            zeros = kept.numel() - int(kept.count_nonzero())
+            shape = " x ".join(map(str, mask.shape))
+            share = f"{100 * zeros / max(kept.numel(), 1):.3g} %"
+            lines.append((name, shape, f"{kept.numel():,}", f"{zeros:,}", share))
+            pruned, total = pruned + zeros, total + kept.numel()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rows = ["  ".join(map(str.ljust, line, widths)).strip() for line in lines]
+        state = "are held at zero" if self.active else "were held at zero and are free"
+        return "\n".join([*rows, f"{pruned:,} of {total:,} weights {state}"])
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
             "a Constraint holds one model and one optimizer and cannot be copied or pickled; save "

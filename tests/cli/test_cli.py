@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from torchvision import models as zoo
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from redense.cli import COMMANDS, main
 from redense.recipes import RECIPES
@@ -483,6 +484,29 @@ def test_inspect_reads_a_run_folder(run, redense):
     answer = redense("inspect", run)
     assert answer.code == 0
     assert "model.conv1.0.weight" in answer.out
+
+
+@pytest.mark.parametrize("parts", ["one file", "several files"])
+def test_inspect_reads_a_hugging_face_folder_and_tells_names_apart(redense, tmp_path, parts):
+    sizes = {"n_layer": 3, "n_embd": 8, "n_head": 2, "vocab_size": 9, "n_positions": 8}
+    model = GPT2ForSequenceClassification(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.weight[:, ::2] = 0.0
+    most = {"max_shard_size": 2000} if parts == "several files" else {}
+    model.save_pretrained(tmp_path, **most)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (parts == "several files")
+    answer = redense("inspect", tmp_path)
+    assert answer.code == 0, answer.err
+    rows = {line.split()[0]: line for line in answer.out.splitlines() if "transformer.h." in line}
+    assert len(rows) == 3 * 12
+    assert "50.00 %" in rows["transformer.h.1.mlp.c_fc.weight"]
+    assert " 0.00 %" in rows["transformer.h.2.mlp.c_fc.weight"]
+
+
+def test_inspect_names_a_folder_without_weights_and_an_index_without_a_map(refuse, tmp_path):
+    assert "no model.safetensors or adapter_model.safetensors" in refuse("inspect", tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
+    assert "model.safetensors.index.json has no weight_map" in refuse("inspect", tmp_path)
 
 
 def test_an_export_loads_strictly_into_torchvisions_network_and_scores_the_same(

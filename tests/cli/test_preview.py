@@ -3,6 +3,7 @@
 import pytest
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
+import redense
 from redense.cli import main
 
 
@@ -37,6 +38,20 @@ def test_a_hugging_face_folder_is_built_as_its_own_class(capsys, tmp_path):
     assert code == 0
     assert "GPT2ForSequenceClassification: " in out
     assert "Conv1D" in out
+
+
+def test_a_plan_file_adds_what_its_phases_hold_of_each_weight(capsys, tmp_path):
+    plan, wrong = tmp_path / "plan.toml", tmp_path / "wrong.toml"
+    plan.write_text(redense.dsd(2, 1, 1, {"layer4.*": 0.5, "fc.weight": 0.25}).to_toml())
+    code, out, _ = preview(capsys, "resnet18", "--plan", plan)
+    assert code == 0
+    row = next(line for line in out.splitlines() if " fc.weight " in line)
+    assert "25 %" in row
+    assert "sparse holds 50 % of layer4.*; 25 % of fc.weight" in out
+    wrong.write_text(redense.dsd(2, 1, 1, {"layer5.*": 0.5}).to_toml())
+    code, out, err = preview(capsys, "resnet18", "--plan", wrong)
+    assert (code, out) == (2, "")
+    assert "'layer5.*' matches no weight; near names: layer" in err
 
 
 @pytest.mark.parametrize("name", ["resnet19", "timm:resnet19"])

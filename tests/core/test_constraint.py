@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 import warnings
 
 import pytest
@@ -407,6 +408,54 @@ def test_a_constraint_that_cannot_be_built_leaves_no_hook_and_no_zero():
     assert model[0].weight.all()
     assert_free(model)
     assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_constraint_prints_what_it_holds():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with redense.sparse(model, optimizer, {"0.weight": 0.25, "2.weight": 0.5}) as held:
+        assert str(held).splitlines() == [
+            "weight    shape  weights  held  share",
+            "0.weight  8 x 4  32       8     25 %",
+            "2.weight  2 x 8  16       8     50 %",
+            "16 of 48 weights are held at zero",
+        ]
+    assert str(held).endswith("16 of 48 weights were held at zero and are free")
+
+
+def steps_taken(function):
+    """How many lines of Python a call runs."""
+    taken = 0
+
+    def count(frame, event, argument):
+        nonlocal taken
+        frame.f_trace_opcodes = True
+        taken += event == "opcode"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return taken
+
+
+def test_building_a_constraint_takes_time_in_proportion_to_its_layers():
+    def build(layers):
+        model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers)))
+        optimizer = torch.optim.AdamW(model.parameters())
+        weights = redense.prunable(model)
+        masks = redense.build_masks(weights, 0.5)
+        whole = [lambda: redense.prunable(model), lambda: redense.build_masks(weights, 0.5)]
+        whole.append(lambda: redense.Constraint(model, optimizer, masks).release())
+        return [steps_taken(part) for part in whole]
+
+    build(10)  # what happens once
+    few, many = build(40), build(160)
+    for small, large in zip(few, many, strict=True):
+        assert large < 4.2 * small
 
 
 def test_nothing_is_said_in_a_whole_plan_that_nobody_disturbs():

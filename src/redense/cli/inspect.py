@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def inspect_command(arguments: list[str]) -> int:
     """Show how many zeros each tensor of a checkpoint holds."""
     parser = Parser("redense inspect", "Zeros per tensor of a .pt, .ckpt or .safetensors file.")
-    add_path(parser, "file", "the checkpoint, or a run folder for its newest one")
+    add_path(
+        parser, "file", "the checkpoint; a run folder for its newest one; a Hugging Face folder"
+    )
     asked = parse(parser, arguments)
     from redense.runs.inspection import inspect
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +23,21 @@ def preview_command(arguments: list[str]) -> int:
     )
     add_flag(parser, "include", str, "", "patterns that replace the default choice, with commas")
     add_flag(parser, "exclude", str, "", "patterns that are left out, with commas")
+    add_flag(parser, "plan", Path | None, None, "a plan file: what each of its phases would hold")
     asked = parse(parser, arguments)
+    from redense.masks import check_choosable
     from redense.prunable import prunable
+    from redense.recipes.schedule import read_plan
 
+    plan = None if asked.plan is None else read_plan(asked.plan)
     model = _build(asked.model)
-    print(prunable(model, _listed(asked.include), _listed(asked.exclude)))
+    weights = prunable(model, _listed(asked.include), _listed(asked.exclude))
+    if plan is None:
+        print(weights)
+        return 0
+    for phase in plan:
+        check_choosable(weights, phase.sparsity, phase.mask)
+    print(f"{weights.preview(plan)}\n\n{plan}")
     return 0
 
 
@@ -35,28 +46,37 @@ def _listed(text: str) -> list[str] | None:
 
 
 def _build(name: str) -> Any:
-    """The named model without memory for its weights: a table needs names and shapes only."""
-    import torch
-
+    """The named model; a table needs names and shapes only."""
     library, colon, rest = name.partition(":")
     asked = [library] if colon and library in LIBRARIES else LIBRARIES
     name = rest if colon and library in LIBRARIES else name
     tried = []
-    with torch.device("meta"):
-        for library in asked:
-            if find_spec(library) is None:
-                tried.append(f"{library} is not installed")
-                continue
-            model = _FROM[library](name)
-            if model is not None:
-                return model
-            tried.append(f"{library} has none")
+    for library in asked:
+        if find_spec(library) is None:
+            tried.append(f"{library} is not installed")
+            continue
+        model = _without_memory(_FROM[library], name)
+        if model is not None:
+            return model
+        tried.append(f"{library} has none")
     if Path(name).is_file():
         raise ValueError(
             f"{name} holds tensors but no layers, whose kinds decide what may be held; name the "
             "model or a Hugging Face folder, or print(redense.prunable(model)) in Python"
         )
     raise ValueError(f"there is no model {name!r}: {', '.join(tried)}")
+
+
+def _without_memory(build: Callable[[str], Any], name: str) -> Any:
+    """A model whose weights have no values, or a whole one if its widths are computed by torch
+    (RegNet)."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build(name)
+    except NotImplementedError:
+        return build(name)
 
 
 def _from_torchvision(name: str) -> Any:
