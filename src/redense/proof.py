@@ -142,6 +142,15 @@ class Study:
     def _in_full(self) -> list[str]:
         if all(record["branched"] for record in self.records):
             return []
+        if any(
+            (self.folder / f"{r['method']}--{r['seed']}/alone.txt").exists() for r in self.records
+        ):
+            return [
+                "Every run was trained in full, since the function asks for run.plan and its first "
+                "epochs may depend on what comes after them; without (rates that fall within a "
+                'phase are the plan\'s, decay="cosine") the epochs that methods have in common '
+                f"would have been shared and {100 * self.spared:.0f} % of all spared."
+            ]
         return [
             "Every run was trained in full, since the function keeps a loop of its own; a loop "
             "over run.epochs(model, optimizer) would have shared the epochs that methods have in "

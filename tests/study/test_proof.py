@@ -90,6 +90,48 @@ def test_branched_runs_end_with_the_bits_of_runs_of_their_own(tmp_path):
     assert len(set(shas.values())) == 3
 
 
+def test_a_schedule_over_the_whole_plan_shares_no_epochs_and_that_is_said(tmp_path):
+    """Its first epochs are other ones in a longer plan: what was trained is as if trained alone."""
+
+    def cosine(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(run.plan))
+        for _ in run.epochs(model, optimizer, schedule=schedule):
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+            schedule.step()
+        return float(schedule.get_last_lr()[0])
+
+    study = prove(cosine, tmp_path / "study", seeds=2)
+    assert {row["score"] for row in study.scores} == {0.0}
+    assert not any(record["branched"] for record in study.records)
+    assert "since the function asks for run.plan" in study.verdict
+    shas = {r["method"]: r["weights_sha256"] for r in study.records if r["seed"] == 0}
+    alone = redense.Run(make_folder(tmp_path / "alone", PLAN), quiet=True)
+    assert carry_out(cosine, alone)["weights_sha256"] == shas["dsd"]
+
+
+def late(optimizer):
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+
+@pytest.mark.parametrize("when", ["before the loop", "inside it"])
+def test_a_schedule_that_no_checkpoint_would_hold_is_refused(tmp_path, when):
+    def forgets(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        schedule = late(optimizer) if when == "before the loop" else None
+        for _ in run.epochs(model, optimizer):
+            schedule = schedule or late(optimizer)
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+            schedule.step()
+        return 1.0
+
+    with pytest.raises(ValueError, match=r"pass it, run.epochs\(model, optimizer, schedule"):
+        carry_out(forgets, redense.Run(make_folder(tmp_path / "run", PLAN), quiet=True))
+    assert not list(tmp_path.glob("run/checkpoints/*"))
+
+
 def make_folder(path, plan, **config):
     config = RunConfig(function="train", plan=plan.to_records(), **config)
     return RunFolder.create(path, config)

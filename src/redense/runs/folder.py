@@ -97,6 +97,11 @@ class RunFolder:
         """The checkpoint at the end of a phase."""
         return self.path / "checkpoints" / f"{re.sub(r'[^A-Za-z0-9]+', '-', phase)}.ckpt"
 
+    @property
+    def alone(self) -> Path:
+        """Where a run stands from whose phases no other run may start: it says why."""
+        return self.path / "alone.txt"
+
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The last epoch's checkpoint that is whole, and its content; a damaged one is named and
         passed over.

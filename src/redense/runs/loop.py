@@ -14,13 +14,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from redense.files.records import with_rate
 from redense.optimizers import optimizers_in
 from redense.prunable import Patterns, prunable
 from redense.rates import Rates
-from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole
+from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole, write_text
 from redense.runs.decay import WeightDecay
 from redense.runs.seeds import rank_seed
 from redense.runs.shrinking import shrink_and_perturb
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
 RATES = ("plan", "own")
 """Whose rates count: the plan's factor times the user's, or the user's alone."""
+
+
+ALONE = """\
+The training function asks for run.plan: its epochs may depend on what comes after them, as with a
+schedule over len(run.plan). So no other run starts from this one's phases.
+"""
 
 
 class DivergedError(ValueError):
@@ -76,6 +83,7 @@ class Loop:
             optimizers_in(optimizer),
             dict(stateful),
         )
+        self._check_schedules()
         self._loader = loader
         self._logged: dict[str, float] = {}
         self._mean = AveragedModel(model) if run.config.average else None
@@ -154,6 +162,8 @@ class Loop:
             self._keep_best()
             self._save()
             if ends and self._run.main:
+                if self._run.asked_for_plan:
+                    write_text(self._run.files.alone, ALONE)
                 self._run.files.mark_phase(self._position, phase.name)
         self._require_phases().step()
 
@@ -192,7 +202,22 @@ class Loop:
         if run.main and values[-1] > max(values[:-1], default=-math.inf):
             save_whole({"state_dict": self._model.state_dict()}, run.files.best_file)
 
+    def _check_schedules(self) -> None:
+        """Refuse a schedule that no checkpoint would hold: a resumed run would begin it anew."""
+        given = list(self._stateful.values())
+        if any(not isinstance(one, LRScheduler) and hasattr(one, "step") for one in given):
+            return  # a wrapper, which may hold one
+        held = [one.optimizer for one in given if isinstance(one, LRScheduler)]
+        for optimizer in self._optimizers:
+            scheduled = hasattr(optimizer.step, "_wrapped_by_lr_sched")  # torch's mark
+            if scheduled and not any(one is optimizer for one in held):
+                raise ValueError(
+                    "a schedule drives the optimizer, but a resumed run would begin it anew: pass "
+                    f"it, run.{self._unit}s(model, optimizer, schedule=schedule)"
+                )
+
     def _save(self) -> None:
+        self._check_schedules()
         content = {
             "position": self._position,
             "state_dict": self._model.state_dict(),

@@ -54,7 +54,7 @@ def _train(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
             "the function asked for neither run.epochs(), run.steps() nor run.plan, so every "
             "method would train alike: loop over run.epochs(model, optimizer)"
         )
-    if not run.branches and (wanted := _beyond_a_plan(run)):
+    if not run.keeps_phases and (wanted := _beyond_a_plan(run)):
         raise ValueError(
             f"{run.config.method} {wanted}, which run.epochs() does and a loop of your own cannot "
             "know of: leave this method out, or loop over run.epochs(model, optimizer)"
@@ -149,8 +149,8 @@ def _record(run: Run, scores: Mapping[str, Mapping[str, float]]) -> dict[str, An
         "plan": plan.to_records(),
         "phases": _phases(run) if run.rows else [],
         "metric": asdict(metric),
-        "released": released(run.files, plan) if run.branches else [],
-        "mask_overlap": mask_overlap(run.files, plan) if run.branches else [],
+        "released": released(run.files, plan) if run.keeps_phases else [],
+        "mask_overlap": mask_overlap(run.files, plan) if run.keeps_phases else [],
         "data": run.data,
         "options": config.options,
         "selection": run.selection,

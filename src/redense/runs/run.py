@@ -72,17 +72,26 @@ class Run:
         """Which weights are scored, in words."""
         self.prunable: dict[str, tuple[int, ...]] = {}
         """Names and shapes of the weights that may be held, in the network's order."""
-        self.branches = False
-        """Whether other runs may start from this one's phases."""
+        self.keeps_phases = False
+        """Whether there is a checkpoint at each phase's end."""
         self._plan = self.config.to_plan()
-        self._asked_for_plan = False
+        self.asked_for_plan = False
         self._loop: Loop | None = None
 
     @property
     def plan(self) -> Plan:
-        """The phases to train through; ``len(run.plan)`` is 0 for a network scored as it came."""
-        self._asked_for_plan = True
+        """The phases to train through; ``len(run.plan)`` is 0 for a network scored as it came.
+
+        Whoever looks at it may train its first epochs by what comes after them (a schedule over
+        ``len(run.plan)``, say), so such a run shares no epochs with others.
+        """
+        self.asked_for_plan = True
         return self._plan
+
+    @property
+    def branches(self) -> bool:
+        """Whether other runs may start from this one's phases."""
+        return self.keeps_phases and not self.files.alone.exists()
 
     @property
     def seed(self) -> int:
@@ -174,7 +183,7 @@ class Run:
     @property
     def used(self) -> bool:
         """Whether the training function asked for the plan in any way."""
-        return self._loop is not None or self._asked_for_plan
+        return self.keeps_phases or self.asked_for_plan
 
     def show(self, row: Mapping[str, Any], unit: str) -> None:
         """Print a finished row, unless the run is quiet."""
@@ -191,5 +200,5 @@ class Run:
     def _walk(self, loop: Loop) -> Iterator[int]:
         if self._loop is not None:
             raise ValueError("a run has one loop: call run.epochs() or run.steps() once")
-        self._loop, self.branches = loop, True
+        self._loop, self.keeps_phases = loop, True
         return loop.walk()

@@ -43,9 +43,9 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     Every epoch's order, augmentation and dropout are drawn from (seed, epoch) alone, so a run that
     was stopped at any moment ends with the same bits as one that was not.
     """
-    config, plan, module = run.config, run.plan, cast("LightningModule", task)
+    config, plan, module = run.config, run.config.to_plan(), cast("LightningModule", task)
     include, exclude = patterns_of(config, task)
-    run.data, run.metric, run.network, run.branches = (
+    run.data, run.metric, run.network, run.keeps_phases = (
         task.fingerprint(),
         task.metric,
         task.model,

@@ -67,8 +67,10 @@ def saved_share(jobs: Sequence[Job]) -> float:
 
 
 def can_branch(parent: RunFolder, epochs: int) -> bool:
-    """Whether the parent kept the phases of its first ``epochs`` epochs; a function that loops by
-    itself keeps none."""
+    """Whether the parent kept the phases of its first ``epochs`` epochs, and trained them without a
+    look at what comes after; a function that loops by itself keeps none."""
+    if parent.alone.exists():
+        return False
     plan = parent.config.to_plan()
     starts = zip(plan, plan.starts, strict=True)
     needed = [phase for phase, start in starts if start < epochs]
