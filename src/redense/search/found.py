@@ -100,9 +100,9 @@ class Found:
         contrast = found.contrast.difference
         unit = f" {summary.unit}" if summary.unit else ""
         said.append(
-            f"On the search's validation scores the plan was {self.gain:+.3g}{unit} ahead, "
-            f"confirmed are {contrast.mean:+.3g}{unit}: scores that were chosen for being high are "
-            "high in part by luck."
+            f"The search's validation scores promised {self.gain:+.3g}{unit} over the control, "
+            f"confirmed are {contrast.mean:+.3g}{unit}: scores that were chosen for being the best "
+            "are so in part by luck."
         )
         return "\n\n".join([*said, *(f"Missing: {one.why}." for one in self.study.failed)])
 
