@@ -136,7 +136,15 @@ class Study:
 
     @property
     def _missing(self) -> list[str]:
-        return [f"{one.method} with seed {one.seed}, {one.why} ({one.file})" for one in self.failed]
+        """Every run that failed, those of one reason together."""
+        alike: dict[str, list[Failure]] = {}
+        for one in self.failed:
+            alike.setdefault(one.why, []).append(one)
+        return [
+            f"{', '.join(f'{one.method} with seed {one.seed}' for one in runs)}, {why} "
+            f"({runs[0].file})"
+            for why, runs in alike.items()
+        ]
 
     @property
     def _in_full(self) -> list[str]:

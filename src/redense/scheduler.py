@@ -353,9 +353,10 @@ class _Regrowth:
             if self._zeros[name] and _zeros(weight) >= self._zeros[name]
         ]
         if trained and still:
+            more = f" and {len(still) - 3} more tensors" if len(still) > 3 else ""
             warnings.warn(
-                f"the released weights of {', '.join(still)} are still zero: no gradient or no "
-                "rate reached them since; is the layer frozen or unused?",
+                f"the released weights of {', '.join(still[:3])}{more} are still zero: no "
+                "gradient or no rate reached them since; is the layer frozen or unused?",
                 stacklevel=4,
             )
 

@@ -197,6 +197,16 @@ def test_a_run_that_raises_costs_that_run_and_is_named(tmp_path):
     assert "dsd with seed 1, RuntimeError: out of luck" in study.verdict
 
 
+def test_runs_that_fail_alike_are_named_together(tmp_path):
+    def fails(run):
+        raise RuntimeError("out of luck")
+
+    study = prove(fails, tmp_path / "study")
+    assert len(study.failed) == 6
+    assert study.verdict.count("out of luck") == 1
+    assert "dense with seed 0, lower_lr with seed 0, dsd with seed 0" in study.verdict
+
+
 def test_a_function_with_a_loop_of_its_own_is_trained_in_full_and_that_is_said(tmp_path):
     def own_loop(run):
         torch.manual_seed(run.seed)
