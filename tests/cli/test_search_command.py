@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import MINE, TINY
 
+from redense.plan import dsd
 from redense.recipes.schedule import read_plan, read_settings
 
 SHORT = ("--dense", "1", "--epochs", "2", "--trials", "2", "--seeds", "1", "--confirm", "2")
@@ -52,7 +53,24 @@ def test_a_recipe_is_searched_and_its_plan_trains_with_all_that_was_found(redens
     assert {name[:5] for name in kept} == {"epoch"}
 
 
+def test_a_plan_by_pattern_is_one_more_choice_of_layers(redense):
+    Path("sensitivity.toml").write_text(dsd(1, 1, 1, {"0.weight": 0.8, "2.*": 0.4}).to_toml())
+    Path("space.toml").write_text('layers = ["2.*"]\nsparsity = [0.5, 0.5]\n')
+    few = ("--dense", "1", "--epochs", "2", "--trials", "6", "--seeds", "1", "--confirm", "2")
+    flags = ("--space", "space.toml", "--plan", "sensitivity.toml", "--jobs", "1", "--anyway")
+    answer = redense("search", "mine.py:train", *few, *flags)
+    assert answer.code == 0, answer.err
+    drawn = Path("runs/search-train/trials").glob("plan-*/config.json")
+    held = [json.loads(file.read_text())["plan"][1]["sparsity"] for file in drawn]
+    assert {"0.weight": 0.5, "2.*": 0.25} in held
+    assert 0.5 in held
+
+
 WRONG = {
+    "a plan without patterns": (
+        ("mine.py:train", "--plan", "plain.toml"),
+        "no phase with a sparsity",
+    ),
     "no function": (("mine.py",), "mine.py is a file: name its training function"),
     "unknown function": (("mine.py:trian",), "did you mean train"),
     "a file that is not there": (("mine.py:train", "--space", "a.toml"), "no such file"),
@@ -74,6 +92,7 @@ def test_what_cannot_be_searched_is_one_line(redense, name):
     arguments, message = WRONG[name]
     Path("odd.toml").write_text("sparsities = [0.1, 0.2]\n")
     Path("wide.toml").write_text("sparsity = [0.1, 2]\n")
+    Path("plain.toml").write_text(dsd(1, 1, 1).to_toml())
     answer = redense("search", *arguments)
     assert answer.code == 2
     assert message in answer.err

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from redense.plan import Phase, Plan
-from redense.search.space import SIDES, Space
+from redense.search.space import SHARES, SIDES, Space
 
 FIRST = Plan((Phase("dense", 3),))
 SHAPES = {"conv.weight": (4, 3, 3, 3), "rnn.weight": (8, 4), "fc.weight": (2, 8)}
@@ -51,6 +51,22 @@ def test_layers_follow_from_the_networks_shapes():
     own = Space(layers=("all", "fully connected", "fc*,rnn*"))
     assert own.resolve(SHAPES)["fc*,rnn*"] == ("fc*", "rnn*")
     assert own.resolve({"fc.weight": (2, 2)}) == {"all": (), "fc*,rnn*": ("fc*", "rnn*")}
+
+
+def test_shares_are_one_more_choice_of_layers_in_proportion_to_the_drawn_sparsity():
+    space = Space(shares={"fc.*": 0.9, "rnn.*": 0.3}, layers=("all",))
+    layers = space.resolve(SHAPES)
+    assert list(layers) == ["all", SHARES]
+    held = [phase.sparsity for m in draw("plan", space) for phase in m.plan if phase.sparsity]
+    single = [one for one in held if isinstance(one, float)]
+    shared = [one for one in held if not isinstance(one, float)]
+    assert single
+    assert shared
+    assert all(one["rnn.*"] == pytest.approx(one["fc.*"] / 3, abs=1e-3) for one in shared)
+    assert min(one["fc.*"] for one in shared) < 0.5 < max(one["fc.*"] for one in shared)
+    assert Space().resolve({"model.fc.weight": (2, 2)})
+    with pytest.raises(ValueError, match=r"shares: 'rnn\.\*' matches no weight that may be held"):
+        space.resolve({"model.fc.weight": (2, 2)})
 
 
 def test_a_training_with_a_loop_of_its_own_gets_plans_and_nothing_else():

@@ -4,7 +4,8 @@ own, and whether one beats the other."""
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ class Looking:
         confirm: fresh seeds on which the best plan and the best control meet.
         space: a TOML file that narrows or widens where is looked: sparsity = [0.3, 0.8], masks,
             layers, passes, sparse_share, lr, decays, weight_decay, shrink, scored.
+        plan: a plan's file, sensitivity.toml say, whose sparsity for each pattern is tried as one
+            more choice of layers.
         jobs: runs at a time, one thread each; default one per core that this process may use.
         backend: loky on this machine, dask or ray for a cluster.
         out: the search's folder; default runs/search-NAME. An unfinished search there goes on.
@@ -53,6 +56,7 @@ class Looking:
     seeds: int = 3
     confirm: int = 10
     space: Path | None = None
+    plan: Path | None = None
     jobs: int | None = None
     backend: str = "loky"
     out: Path | None = None
@@ -120,6 +124,8 @@ def _search(
         name: getattr(looking, name) for name in ("dense", "epochs", "trials", "seeds", "confirm")
     }
     space = _space(looking.space)
+    if looking.plan is not None:
+        space = replace(space, shares=_shares(looking.plan))
     if recipe is None:
         function = load_function(target)
         check_function(function)
@@ -141,6 +147,18 @@ def _search(
         space=space,
         options=vars(options()),
         **budget,
+    )
+
+
+def _shares(file: Path) -> dict[str, float]:
+    """The sparsity for each pattern of a plan's first phase that has one."""
+    from redense.recipes.schedule import read_plan
+
+    for phase in read_plan(file):
+        if isinstance(phase.sparsity, Mapping):
+            return dict(phase.sparsity)
+    raise ValueError(
+        f"{file} has no phase with a sparsity for each pattern; redense sensitivity writes one"
     )
 
 

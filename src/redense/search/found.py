@@ -29,7 +29,7 @@ from redense.search.gate import SEEDS as GATE_SEEDS
 from redense.search.gate import check
 from redense.search.opened import judged_scores
 from redense.search.pictures import draw_budget, draw_choices
-from redense.search.space import SIDES, Side, Space, in_words
+from redense.search.space import SIDES, Layers, Side, Space, in_words
 from redense.search.trials import FIRST_SEED, Runs, Trials, Tried
 from redense.study.convergence import measure
 from redense.study.jobs import Job
@@ -540,7 +540,7 @@ class Search:
 class _Start:
     """What the first runs say of a training."""
 
-    layers: Mapping[str, tuple[str, ...]]
+    layers: Layers
     higher_is_better: bool
     metric: str
     branched: bool

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from redense.masks import CRITERIA
-from redense.plan import DECAYS, Phase, Plan
+from redense.plan import DECAYS, Phase, Plan, Sparsity, check_sparsity, matches
 from redense.study.methods import Method
 
 Side = Literal["plan", "control"]
@@ -20,6 +20,13 @@ Shapes = Mapping[str, Sequence[int]]
 SCORED = ("last epoch", "best epoch", "averaged")
 """Which of a control's weights are scored: the last epoch's, early stopping's, or the average over
 the epochs behind the first phase (SWA)."""
+
+
+SHARES = "each by its share"
+"""The choice of layers that `Space.shares` adds."""
+
+Layers = Mapping[str, tuple[str, ...] | Mapping[str, float]]
+"""What is held, by the name of a choice of layers: patterns, or a share for each."""
 
 
 class Chooser(Protocol):
@@ -45,6 +52,8 @@ class Space:
         sparsity: share that is held.
         masks: of magnitude, global, random; a random one is drawn anew in every pass.
         layers: all, later half, fully connected, or patterns such as ``fc*`` with commas between.
+        shares: a share for each pattern, as `redense sensitivity` measures it: one more choice of
+            layers, at the drawn sparsity for the largest and at less for the others in proportion.
         passes: how often a sparse and a dense phase follow each other.
         sparse_share: share of a pass that is sparse.
         lr: rates of both phases as factors of the training's own.
@@ -68,9 +77,14 @@ class Space:
     weight_decay: tuple[float, float] = (0.1, 100.0)
     shrink: tuple[float, float] = (0.1, 1.0)
     scored: tuple[str, ...] = SCORED
+    shares: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.shares:
+            check_sparsity(self.shares, of="shares: ")
         for item in fields(self):
+            if item.name == "shares":
+                continue
             value = getattr(self, item.name)
             if isinstance(value, str) or not isinstance(value, Sequence) or not value:
                 raise TypeError(f"{item.name} must be a list of values, got {value!r}")
@@ -85,15 +99,13 @@ class Space:
         _check_known("decays", self.decays, tuple(DECAYS))
         _check_known("scored", self.scored, SCORED)
 
-    def draw(
-        self, side: Side, choose: Chooser, first: Plan, epochs: int, layers: Mapping[str, Any]
-    ) -> Method:
+    def draw(self, side: Side, choose: Chooser, first: Plan, epochs: int, layers: Layers) -> Method:
         """The method of a trial.
 
         Args:
             first: the shared phase, an empty plan where a trained network is the start.
             epochs: the budget behind it.
-            layers: patterns by name, see `resolve`; empty for a training whose loop is its own,
+            layers: what is held by name, see `resolve`; empty for a training whose loop is its own,
                 which carries out a plan and nothing else.
         """
         most = min(self.passes[1], epochs // 2)
@@ -113,15 +125,20 @@ class Space:
             best = scored == "best epoch"
             select = "best" if best else "last"
             return _behind(first, phases, factor, select=select, shrink=shrink)
-        sparsity = _suggest(choose, "sparsity", self.sparsity, step=0.05)
+        level = _suggest(choose, "sparsity", self.sparsity, step=0.05)
+        sparsity: Sparsity = level
         mask = choose.suggest_categorical("mask", self.masks)
         held = choose.suggest_categorical("layers", tuple(layers)) if layers else None
+        include = layers[held] if held else ()
+        if isinstance(include, Mapping):
+            largest = max(include.values())
+            sparsity = {one: float(f"{level * s / largest:.3g}") for one, s in include.items()}
+            include = ()
         phases = _passes(("sparse", "redense"), passes, epochs, share, rates, decay, sparsity, mask)
-        include = tuple(layers[held]) if held else ()
         return _behind(first, phases, factor, include=include)
 
-    def resolve(self, weights: Shapes) -> dict[str, tuple[str, ...]]:
-        """Patterns by the name of a choice of layers, of a network's prunable weights.
+    def resolve(self, weights: Shapes) -> Layers:
+        """What is held by the name of a choice of layers, of a network's prunable weights.
 
         >>> shapes = {"conv.weight": (8, 3, 3, 3), "fc.weight": (10, 8)}
         >>> Space(layers=("all", "fully connected")).resolve(shapes)
@@ -133,7 +150,7 @@ class Space:
             "later half": names[len(names) // 2 :],
             "fully connected": [name for name, shape in weights.items() if len(shape) == 2],
         }
-        chosen: dict[str, tuple[str, ...]] = {}
+        chosen: dict[str, tuple[str, ...] | Mapping[str, float]] = {}
         for name in self.layers:
             held = known.get(name)
             if held is None:
@@ -142,6 +159,12 @@ class Space:
                 chosen["all"] = ()
             elif held and tuple(held) not in chosen.values():
                 chosen[name] = tuple(held)
+        if self.shares:
+            for pattern in self.shares:
+                plain = (name.removeprefix("model.") for name in names)  # a task's network
+                if not any(matches(name, pattern) for name in (*names, *plain)):
+                    raise ValueError(f"shares: {pattern!r} matches no weight that may be held")
+            chosen[SHARES] = self.shares
         return chosen or {"all": ()}
 
     def customary(self, side: Side, layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +206,8 @@ def in_words(choices: Mapping[str, Any]) -> str:
     count, share = choices["passes"], 100 * choices["sparse_share"]
     passes = f"{count} pass{'es' * (count > 1)}"
     if "sparsity" in choices:
-        layers = f" of {choices['layers']}" if "layers" in choices else ""
+        named = choices.get("layers")
+        layers = f", {named}" if named == SHARES else f" of {named}" if named else ""
         what = f"{choices['mask']} {choices['sparsity']:.2g}{layers}"
         split = f"{passes} with {share:.0f} % sparse"
     else:
@@ -199,7 +223,7 @@ def _passes(
     share: float,
     rates: Sequence[float],
     decay: str,
-    sparsity: float = 0.0,
+    sparsity: Sparsity = 0.0,
     mask: str = "magnitude",
 ) -> tuple[Phase, ...]:
     """Two phases a pass; the passes differ by at most one epoch."""
