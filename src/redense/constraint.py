@@ -53,9 +53,10 @@ def sparse(
 
     Args:
         model: any module; see `prunable` for what is held by default and for ``include`` and
-            ``exclude``. optimizer: the one that trains it, or several that share its weights (Muon
-            and AdamW, say). sparsity: share of each tensor, in [0, 1), or one for each pattern of
-            names, as for `redense.Phase`.
+            ``exclude``.
+        optimizer: the one that trains it, or several that share its weights (Muon and AdamW, say).
+        sparsity: share of each tensor, in [0, 1), or one for each pattern of names, as for
+            `redense.Phase`.
         mask: ``magnitude``, ``random``, ``global`` or a function ``(weight, sparsity) -> bool
             mask``, True = kept.
 

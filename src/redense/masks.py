@@ -267,7 +267,7 @@ def check_agreement(masks: Mapping[str, Tensor], group: Any = None) -> None:
         dist.all_reduce(highest, dist.ReduceOp.MAX, group=same)
         differ[[names.index(name) for name in hashes]] += (lowest != highest).long()
     dist.all_reduce(differ, group=group)
-    if different := [name for name, found in zip(names, differ.tolist(), strict=True) if found]:
+    if different := [name for name, unequal in zip(names, differ.tolist(), strict=True) if unequal]:
         raise RuntimeError(
             f"ranks disagree on the mask of {different[0]!r} and of {len(different) - 1} more: "
             "their weights differ; "

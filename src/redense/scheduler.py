@@ -27,8 +27,9 @@ class PhaseScheduler:
 
     Args:
         model, optimizer: as for `redense.sparse`; rates stay with the caller (``LambdaLR(optimizer,
-            plan.lr_factor)``). plan: its unit, epochs or optimizer steps, is whatever the caller
-            counts with `step`. include, exclude: passed to `redense.prunable`.
+            plan.lr_factor)``).
+        plan: its unit, epochs or optimizer steps, is whatever the caller counts with `step`.
+        include, exclude: passed to `redense.prunable`.
         averages: models that average this one (``AveragedModel``, timm's ``ModelEmaV3``): what is
             held is zeroed in them too, since old values would linger there.
 

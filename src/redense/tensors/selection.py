@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ from torch import distributed as dist
 from .keys import NAN, Keys, chunk_size
 from .sharded import gather
 
-_BUCKETS = 127  # codes 2 to 128; 1 is below the bracket, 129 above
+_BUCKETS = 127
+_BELOW, _FIRST, _ABOVE = 1, 2, 2 + _BUCKETS
+"""Bytes of keys below the bracket, in its first bucket, and above it."""
 _SAMPLE = 1 << 13
 _FEW = 1 << 16  # keys that are ranked directly
 _BITS = 11  # of a key that one round of ranking settles, from 2^11 counts
@@ -31,9 +33,46 @@ Parts = list[
 ]  # tensors with the process group that each is spread over, None for this process alone
 
 
+class _Interval(NamedTuple):
+    """Where the k-th key lies, as far as it is known."""
+
+    low: int
+    high: int
+    below: int
+    """How many keys lie below ``low``."""
+    inside: int
+    """How many lie from ``low`` to ``high``."""
+
+
+class _Grid(NamedTuple):
+    """Buckets over a bracket: a key's byte is ``(key >> shift) - base``."""
+
+    base: int
+    shift: int
+    buckets: int
+    density: float
+    """How many keys a bucket holds, if they lie evenly."""
+
+    @classmethod
+    def over(cls, low: int, high: int, inside: float) -> _Grid:
+        """The finest grid of at most 127 buckets."""
+        shift = max((high - low).bit_length() - 7, 0)
+        if (high >> shift) - (low >> shift) >= _BUCKETS:
+            shift += 1
+        buckets = (high >> shift) - (low >> shift) + 1
+        return cls((low >> shift) - _FIRST, shift, buckets, inside / buckets)
+
+    def first_key(self, code: int) -> int:
+        """The lowest key of a bucket."""
+        return (self.base + code) << self.shift
+
+
 def keep_largest(sources: Sequence[Keys], k: int, total: int) -> list[Tensor]:
     """Which keys are *not* among the k smallest of all sources: a flat bool tensor a source, ties
     to the lower index.
+
+    Of the keys 5 1 4 1 3, the two smallest are left out with k = 2 (True False True False True),
+    and with k = 1 the first 1 alone.
 
     Args:
         sources: of one key type; over all ranks they hold ``total`` keys together.
@@ -43,51 +82,68 @@ def keep_largest(sources: Sequence[Keys], k: int, total: int) -> list[Tensor]:
         ValueError: a key lies above ``highest``: for magnitudes, a NaN.
     """
     codes = [
-        torch.ones(source.numel, dtype=torch.uint8, device=source.device) for source in sources
+        torch.full((source.numel,), _BELOW, dtype=torch.uint8, device=source.device)
+        for source in sources
     ]
     if k == 0:
         return [tensor.view(torch.bool) for tensor in codes]
-    highest = sources[0].highest
-    code, low, high, below, inside = 1, 0, highest, 0, total
+    place, code = _Interval(0, sources[0].highest, 0, total), _BELOW
     few = max(total >> 7, _FEW)
-    bracket = _bracket(sources, k, total) if inside > few else (low, high, inside)
-    while (
-        low < high and inside > few
-    ):  # once, unless the sample misled or very many keys are nearly equal
-        first, last, expected = bracket
-        shift = max((last - first).bit_length() - 7, 0)
-        shift += (last >> shift) - (first >> shift) >= _BUCKETS
-        base, span = (first >> shift) - 2, (last >> shift) - (first >> shift) + 1
-        _encode(sources, codes, base, shift)
-        code, below, inside = _search(sources, codes, k, total, span, expected / span)
-        if code < _BUCKETS + 2:
-            high = ((base + code + 1) << shift) - 1
-        if code > 1:
-            low = (base + code) << shift
-        bracket = low, high, inside
-    if low < high:
-        found: list[Tensor | slice] = [
-            slice(None) if inside == total else _positions(tensor, code) for tensor in codes
-        ]
-        keys = [source.pick(where) for source, where in zip(sources, found, strict=True)]
-        threshold, _, fewer, inside = _kth(
-            _merge(_parts(sources, keys)), k - below, inside, low, high
-        )
-        below += fewer
-        for tensor, where, key in zip(codes, found, keys, strict=True):
-            tensor[where] = key.gt(threshold).byte().add_(code).sub_(key.lt(threshold).byte())
-    ties = k - below
-    if ties == inside:
+    grid = _Grid.over(*_bracket(sources, k, total)) if total > few else None
+    while grid is not None:  # once, unless the sample misled or very many keys are nearly equal
+        place, code = _narrow(sources, codes, k, total, place, grid)
+        known = place.low == place.high or place.inside <= few
+        grid = None if known else _Grid.over(place.low, place.high, place.inside)
+    if place.low < place.high:
+        place = _rank(sources, codes, k, total, place, code)
+    ties = k - place.below
+    if ties == place.inside:
         return [tensor.gt_(code).view(torch.bool) for tensor in codes]
     shares = _share(sources, codes, code, ties)
     return [_above(tensor, code, share) for tensor, share in zip(codes, shares, strict=True)]
 
 
-def _bracket(sources: Sequence[Keys], k: int, total: int) -> tuple[int, int, float]:
-    """Two keys that enclose the k-th one with near certainty, and about how many keys lie between
-    them.
+def _narrow(
+    sources: Sequence[Keys],
+    codes: Sequence[Tensor],
+    k: int,
+    total: int,
+    place: _Interval,
+    grid: _Grid,
+) -> tuple[_Interval, int]:
+    """The bucket of the k-th key, and its code: one read of all keys."""
+    _encode(sources, codes, grid)
+    code, below, inside = _search(sources, codes, k, total, grid)
+    low = grid.first_key(code) if code > _BELOW else place.low
+    high = grid.first_key(code + 1) - 1 if code < _ABOVE else place.high
+    return _Interval(low, high, below, inside), code
 
-    They are quantiles of a random sample, four deviations to either side.
+
+def _rank(
+    sources: Sequence[Keys],
+    codes: Sequence[Tensor],
+    k: int,
+    total: int,
+    place: _Interval,
+    code: int,
+) -> _Interval:
+    """The k-th key itself: the few keys of its bucket get the bytes below and above ``code``, and
+    those that equal it keep that."""
+    everywhere = place.inside == total
+    indices = [slice(None) if everywhere else _positions(tensor, code) for tensor in codes]
+    keys = [source.pick(where) for source, where in zip(sources, indices, strict=True)]
+    merged = _merge(_parts(sources, keys))
+    exact = _kth(merged, k - place.below, place.inside, place.low, place.high)
+    for tensor, where, key in zip(codes, indices, keys, strict=True):
+        tensor[where] = key.gt(exact.low).byte().add_(code).sub_(key.lt(exact.low).byte())
+    return exact._replace(below=place.below + exact.below)
+
+
+def _bracket(sources: Sequence[Keys], k: int, total: int) -> tuple[int, int, float]:
+    """Two keys that enclose the k-th one with near certainty, and about how many lie between them.
+
+    They are quantiles of a random sample, four deviations to either side: for the 300th of 1,000
+    keys, of a sample of 100, about the 8th and the 52nd.
     """
     drawn = []
     for source in sources:
@@ -97,27 +153,24 @@ def _bracket(sources: Sequence[Keys], k: int, total: int) -> tuple[int, int, flo
         places = torch.randint(highest_index, (share,), generator=generator, device="cpu")
         drawn.append(source.pick(places.to(source.device)))
     sample = _merge(_parts(sources, drawn))
-    number = int(
-        _total([(group, torch.tensor(keys.numel(), device=keys.device)) for group, keys in sample])
-    )
+    sizes = [(group, torch.tensor(keys.numel(), device=keys.device)) for group, keys in sample]
+    number = int(_total(sizes))
     middle = k / total * number
     margin = 4 * math.sqrt(middle * (1 - k / total)) + 4
-    low, high, highest = math.floor(middle - margin), math.ceil(middle + margin), sources[0].highest
-    return (
-        _kth(sample, low, number, 0, highest, highest >> 20)[0] if low > 0 else 0,
-        _kth(sample, high, number, 0, highest, highest >> 20)[1] if high < number else highest,
-        2 * margin / number * total,
+    lower, upper, highest = (
+        math.floor(middle - margin),
+        math.ceil(middle + margin),
+        sources[0].highest,
     )
+    width = highest >> 20
+    low = _kth(sample, lower, number, 0, highest, width).low if lower > 0 else 0
+    high = _kth(sample, upper, number, 0, highest, width).high if upper < number else highest
+    return low, high, 2 * margin / number * total
 
 
-def _kth(
-    keys: Parts, k: int, number: int, low: int, high: int, width: int = 0
-) -> tuple[int, int, int, int]:
+def _kth(keys: Parts, k: int, number: int, low: int, high: int, width: int = 0) -> _Interval:
     """Where the k-th of ``number`` few keys lies, all in [low, high], to within ``width``: a radix
-    search.
-
-    Returns (low, high, below, inside): how many keys lie below that range and how many inside it.
-    """
+    search."""
     below = 0
     while high - low > width:
         shift = max((high - low).bit_length() - _BITS, 0)
@@ -136,34 +189,35 @@ def _kth(
         below += int(sums[chosen]) - number
         low += chosen << shift
         high = min(low + (1 << shift) - 1, high)
-    return low, high, below, number
+    return _Interval(low, high, below, number)
 
 
-def _encode(sources: Sequence[Keys], codes: Sequence[Tensor], base: int, shift: int) -> None:
-    """Write a byte a key: ``(key >> shift) - base``, cut off to 1 and to 129; refuse a NaN."""
+def _encode(sources: Sequence[Keys], codes: Sequence[Tensor], grid: _Grid) -> None:
+    """Write a byte a key, cut off to 1 below the grid and to 129 above it; refuse a NaN."""
     peaks = []
     for source, tensor in zip(sources, codes, strict=True):
         peak = torch.zeros((), dtype=source.dtype, device=source.device)
         for start, stop, keys in source.chunks():
             torch.maximum(peak, keys.amax(), out=peak)
-            keys.bitwise_right_shift_(shift).clamp_(
-                base + 1, min(base + 2 + _BUCKETS, source.highest)
-            )
-            tensor[start:stop].copy_(keys).sub_(base % 256)
+            lowest, most = grid.base + _BELOW, min(grid.base + _ABOVE, source.highest)
+            keys.bitwise_right_shift_(grid.shift).clamp_(lowest, most)
+            tensor[start:stop].copy_(keys).sub_(grid.base % 256)
         peaks.append((peak > source.highest).int())
     if _total(_parts(sources, peaks)):
         raise ValueError(NAN)
 
 
 def _search(
-    sources: Sequence[Keys], codes: Sequence[Tensor], k: int, total: int, span: int, density: float
+    sources: Sequence[Keys], codes: Sequence[Tensor], k: int, total: int, grid: _Grid
 ) -> tuple[int, int, int]:
     """The lowest code up to which there are k keys, how many have a lower code, how many this one.
 
-    Newton's method from the middle of the bracket's ``span``, over which keys lie evenly; bisection
-    if that is slow.
+    Newton's method from the middle of the grid, over which keys lie evenly; bisection if that is
+    slow.
     """
-    low, high, below, upto, guess = 1, _BUCKETS + 2, 0, total, 1 + (span + 1) // 2
+    low, high = _BELOW, _ABOVE
+    below, upto = 0, total
+    guess = 1 + (grid.buckets + 1) // 2
     for tries in itertools.count():
         if low == high:
             break
@@ -172,7 +226,7 @@ def _search(
             high, upto = guess, count
         else:
             low, below = guess + 1, count
-        guess = guess + math.ceil((k - count) / density) if tries < 4 else (low + high) // 2
+        guess = guess + math.ceil((k - count) / grid.density) if tries < 4 else (low + high) // 2
         guess = max(low, min(guess, high - 1))
     return low, below, upto - below
 
@@ -234,14 +288,14 @@ def _count(codes: Tensor, compare: Callable[..., Tensor], code: int) -> Tensor:
 
 def _positions(codes: Tensor, code: int) -> Tensor:
     """Indices of one code, in order."""
-    found = [torch.empty(0, dtype=torch.int64, device=codes.device)]
+    places = [torch.empty(0, dtype=torch.int64, device=codes.device)]
     eight = torch.arange(8, device=codes.device)
     for start, flags in _flags(codes, torch.eq, code):
         words = flags.view(torch.int64).nonzero()  # few are not zero
         if words.numel():
             near = (words * 8 + eight).view(-1)
-            found.append(near[flags[near].view(torch.bool)] + start)
-    return torch.cat(found)
+            places.append(near[flags[near].view(torch.bool)] + start)
+    return torch.cat(places)
 
 
 def _parts(sources: Sequence[Keys], tensors: Iterable[Tensor]) -> Parts:
