@@ -143,6 +143,10 @@ def test_the_same_call_reads_a_finished_search_and_another_is_refused(network):
     older = json.loads(whole)
     del older["space"]["shrink"]  # of a version that did not know it
     file.write_text(json.dumps(older))
+    frozen = network.folder / "frozen.json"
+    contrast = json.loads(frozen.read_text())
+    del contrast["plan"]["shrink"], contrast["control"]["shrink"]
+    frozen.write_text(json.dumps(contrast))
     assert str(search(train, network.folder, trials=9)) == str(network)
     file.write_text(whole)
     with pytest.raises(ValueError, match=r"other settings: trials was 9, now 10"):

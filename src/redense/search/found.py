@@ -449,6 +449,9 @@ class Search:
         contrast = json.loads(json.dumps(contrast))
         if file.exists():
             stored = read_json(file, TABLE)
+            plain = json.loads(json.dumps(_as_data(Method(Plan(())))))
+            for side in SIDES:  # an older version did not know all of a method
+                stored[side] = {**plain, **stored.get(side, {})}
             if any(stored.get(name) != value for name, value in contrast.items()):
                 raise ValueError(
                     f"{file} froze another contrast, whose test scores may be known: start a "
