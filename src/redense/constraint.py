@@ -160,18 +160,25 @@ class Constraint:
         """A line for each tensor: how many of its weights are held. Of a sharded one, this rank's
         share."""
         lines = [("weight", "shape", "weights", "held", "share")]
-        pruned = total = 0
-        for name, mask in self.masks.items():
-            kept = shard_of(mask)[0]
-            zeros = kept.numel() - int(kept.count_nonzero())
-            shape = " x ".join(map(str, mask.shape))
-            share = f"{100 * zeros / max(kept.numel(), 1):.3g} %"
-            lines.append((name, shape, f"{kept.numel():,}", f"{zeros:,}", share))
-            pruned, total = pruned + zeros, total + kept.numel()
+        counts = self.counts()
+        for name, (pruned, total) in counts.items():
+            shape = " x ".join(map(str, self.masks[name].shape))
+            share = f"{100 * pruned / max(total, 1):.3g} %"
+            lines.append((name, shape, f"{total:,}", f"{pruned:,}", share))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         rows = ["  ".join(map(str.ljust, line, widths)).strip() for line in lines]
         state = "are held at zero" if self.active else "were held at zero and are free"
+        pruned, total = map(sum, zip(*counts.values(), strict=True)) if counts else (0, 0)
         return "\n".join([*rows, f"{pruned:,} of {total:,} weights {state}"])
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """How many weights of each tensor are held, and of how many; of a sharded one, of this
+        rank's."""
+        counts = {}
+        for name, mask in self.masks.items():
+            kept = shard_of(mask)[0]
+            counts[name] = kept.numel() - int(kept.count_nonzero()), kept.numel()
+        return counts
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(

@@ -78,9 +78,13 @@ class Walk:
 
     def seek(self, phases: PhaseScheduler, step: int) -> str:
         """Go to ``step``, or to the plan's end if that is before; what there is to log about it."""
-        before = phases.phase
+        before, held = phases.phase, phases.held
         phases.seek(min(step, len(self.plan)))
         phase = phases.phase
         if phase is before:
             return ""
-        return f"{phase.name} from {self.unit} {step}: {in_percent(phase.sparsity)} held at 0"
+        news = f"{phase.name} from {self.unit} {step}: {in_percent(phase.sparsity)} held at 0"
+        if held is None:
+            return news
+        released = sum(pruned for pruned, _ in held.counts().values())
+        return f"{news}, {released:,} weights released"

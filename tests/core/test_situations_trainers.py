@@ -1,9 +1,12 @@
 """Held means held where a trainer starts over, or several processes are launched."""
 
 import gc
+import logging
 
 import pytest
 import torch
+from accelerate import Accelerator
+from lightning.fabric import Fabric
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from test_huggingface import PLAN, Diary, Plain, trainer
 from test_lightning import THEIRS, fit
@@ -12,6 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import EarlyStoppingCallback
+from transformers.utils import logging as transformers_logging
 
 import redense
 from redense.huggingface import DSDCallback as HuggingFaceCallback
@@ -117,3 +121,56 @@ def test_early_stopping_in_the_hugging_face_trainer_says_what_it_cuts_and_lets_g
     assert run.state.epoch == 3
     assert run.model.layers[0].weight.all()  # the best was dense
     assert not any(weight._post_accumulate_grad_hooks for weight in run.model.parameters())
+
+
+@pytest.mark.filterwarnings(f"ignore:(?s).*({THEIRS})")
+def test_lightning_s_log_says_the_plan_each_phase_and_what_is_released(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        fit(tmp_path, [DSDCallback(PLAN)])
+    said = [record.getMessage() for record in caplog.records]
+    assert any("weights may be held" in text and "phase    steps" in text for text in said)
+    assert "sparse from epoch 2: 50 % held at 0" in said
+    assert "redense from epoch 4: 0 % held at 0, 32 weights released" in said
+
+
+def test_the_hugging_face_trainer_s_log_says_the_same(tmp_path, caplog):
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)  # it hands nothing on
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_info()
+    try:
+        trainer(tmp_path, [HuggingFaceCallback(PLAN)], model=Plain()).train()
+    finally:
+        transformers_logging.set_verbosity(level)
+        logger.removeHandler(caplog.handler)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("weights may be held" in text and "phase    steps" in text for text in said)
+    assert "sparse from epoch 2: 50 % held at 0" in said
+    assert "redense from epoch 4: 0 % held at 0, 32 weights released" in said
+
+
+def by_hand(model, optimizer, batches, phases):
+    for _ in range(len(PLAN)):
+        for x in batches:
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+        if phases:
+            phases.step()
+
+
+@pytest.mark.parametrize("wrap", [None, Accelerator, Fabric], ids=["loop", "accelerate", "fabric"])
+def test_at_sparsity_0_a_loop_trains_as_without_redense(wrap):
+    batches = torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(0))
+    trained = []
+    for plan in (None, redense.dsd(2, 2, 2, 0.0)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        if wrap is not None:
+            wrapper = wrap(cpu=True) if wrap is Accelerator else wrap(accelerator="cpu", devices=1)
+            prepare = wrapper.prepare if wrap is Accelerator else wrapper.setup
+            model, optimizer = prepare(model, optimizer)
+        by_hand(model, optimizer, batches, plan and redense.PhaseScheduler(model, optimizer, plan))
+        trained.append(model.state_dict())
+    assert all(torch.equal(weight, trained[1][name]) for name, weight in trained[0].items())
