@@ -117,7 +117,7 @@ results-search: setup
 docs/proof.png: setup browser
 	folder=$$(mktemp -d) && cd $$folder && OMP_NUM_THREADS=1 $(CURDIR)/$(BIN)/python $(CURDIR)/examples/prove.py && \
 		$(CURDIR)/$(BIN)/redense report runs/spirals --out proof.html && \
-		chromium --headless --no-sandbox --hide-scrollbars --window-size=1100,1300 --screenshot=$(CURDIR)/docs/proof.png $$folder/proof.html
+		chromium --headless --no-sandbox --hide-scrollbars --window-size=1100,1480 --screenshot=$(CURDIR)/docs/proof.png $$folder/proof.html
 
 # the trained networks that come along: 4 minutes of one core
 models: setup
