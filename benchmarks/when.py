@@ -1,6 +1,6 @@
 """When does it help? A row for each plan of each committed study, from its records alone.
 
-``python -m benchmarks.when`` prints the tables of docs/when.md.
+``python -m benchmarks.when`` writes the tables of docs/when.md anew.
 """
 
 from __future__ import annotations
@@ -23,10 +23,17 @@ CONTROLS = ("lower_lr", "full_lr", "longer", "early_stop", "swa")
 
 STUDIES = {
     "images": "small net with batch-norm, 5,000 images, clean labels",
+    "vgg-clean": "VGG-like net without batch-norm, 1,000 images, clean labels",
+    "vgg-noise20": "the same, 20 % of the labels wrong",
+    "vgg-noise40": "the same, 40 % of the labels wrong",
+    "warm-start": "the same net, trained on 1,000 images, gone on with on 2,000",
     "captions": "NeuralTalk on emoji drawings",
     "speech": "DeepSpeech 2, small, on game dialogue",
 }
-"""Every committed study by its folder, in words."""
+"""Every study by its folder, in words."""
+
+PAGE = Path(__file__).parent.parent / "docs" / "when.md"
+MARKS = "<!-- made by python -m benchmarks.when -->\n\n", "\n\n<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -88,9 +95,19 @@ def tables(regimes: list[Regime]) -> str:
     return "\n\n".join("\n".join(f"| {' | '.join(x)} |" for x in part) for part in (lines, rows))
 
 
+def committed() -> dict[str, Regime]:
+    """Those of the studies whose records are here."""
+    here = [name for name in STUDIES if (RESULTS / name / "study.json").exists()]
+    return {name: regime(name, STUDIES[name]) for name in here}
+
+
 def main() -> None:
-    """Print what stands on the page."""
-    print(tables([regime(name, words) for name, words in STUDIES.items()]))
+    """Write the tables between their marks on the page."""
+    begin, end = MARKS
+    before, _, rest = PAGE.read_text("utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    text = before + begin + tables(list(committed().values())) + end + after
+    PAGE.write_text(text, "utf-8")
 
 
 def _row(

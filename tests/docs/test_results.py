@@ -52,7 +52,10 @@ def test_a_study_is_made_again_beside_the_committed_one(tmp_path, stripes):
             assert records[name]["test"][metric] == pytest.approx(value, rel=0.05), name
 
 
-@pytest.mark.parametrize("recipe", ["images", "speech", "captions"])
+COMMITTED = sorted(file.parent.name for file in (ROOT / "results").glob("*/study.json"))
+
+
+@pytest.mark.parametrize("recipe", COMMITTED)
 def test_every_committed_study_has_its_settings_in_the_makefile(recipe, tmp_path, stripes):
     assert shutil.which("make")
     said = make(tmp_path, stripes, "-n", f"results-{recipe}")
@@ -65,7 +68,8 @@ def test_every_committed_study_has_its_settings_in_the_makefile(recipe, tmp_path
     assert methods == set(asked["--methods"].split(","))
     record = json.loads(next((ROOT / "results" / recipe).glob("dsd[-@]*0/record.json")).read_text())
     lengths = [str(phase["length"]) for phase in record["plan"]]
-    assert lengths == [asked["--dense"], asked["--sparse"], asked["--redense"]]
+    phases = ("--dense", "--sparse", "--redense")  # a study from a trained network has no first
+    assert lengths == [asked[phase] for phase in phases if phase in asked]
 
 
 @pytest.mark.parametrize(
