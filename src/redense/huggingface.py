@@ -193,7 +193,9 @@ def last_checkpoint(folder: str | Path) -> str | None:
 
     >>> args = TrainingArguments("out", num_train_epochs=len(plan), save_total_limit=2)
     >>> trainer = Trainer(model, args, train_dataset=data, callbacks=[DSDCallback(plan)])
-    >>> trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir))
+    >>> newest = last_checkpoint("out")  # None the first time
+    >>> trainer = Trainer(model, TrainingArguments("out"), train_dataset=data)
+    >>> trained = trainer.train(resume_from_checkpoint=newest)
     """
     whole = {
         int(file.parent.name.removeprefix("checkpoint-")): str(file.parent)
