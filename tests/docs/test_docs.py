@@ -304,7 +304,12 @@ def test_docstring_examples_run(tmp_path, monkeypatch, quiet, pictures, redense)
             }
         for example in test.examples:  # without a printed answer it is enough that it runs
             code = example.source.rstrip()
-            if example.want:
+            if example.exc_msg:
+                with pytest.raises(
+                    Exception, match=re.escape(example.exc_msg.partition(": ")[2].strip())
+                ):
+                    exec(code, space)
+            elif example.want:
                 assert repr(eval(code, space)) == example.want.rstrip(), test.name
             else:
                 exec(code, space)
