@@ -50,6 +50,14 @@ docs: setup
 docs-serve: setup
 	$(BIN)/mkdocs serve
 
+# every reader on 5,000 damaged files: about 10 minutes of one core
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --cases 5000
+
+# 50 kills at random moments, each started again: about 20 minutes of two cores
+kills: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --kills 50
+
 # PEERS=/path/to/python of an environment with fasterai, nncf and torchao measures those too
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(if $(PEERS),--peers $(PEERS))

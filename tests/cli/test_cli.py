@@ -15,6 +15,7 @@ from torchvision import models as zoo
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from redense.cli import COMMANDS, main
+from redense.cli.flags import one_line
 from redense.recipes import RECIPES
 from redense.recipes.images.data import Batches, load
 from redense.runs.checkpoints import read
@@ -561,3 +562,10 @@ def test_an_export_to_where_nothing_can_be_written_is_refused(refuse, run):
     assert "cannot write to /dev/null/hub: Not a directory; choose another folder" in refuse(
         "export", run, "/dev/null/hub"
     )
+
+
+def test_a_word_of_an_error_that_is_far_too_long_is_cut_in_its_middle():
+    line = one_line(FileNotFoundError(f"/data/{'x' * 5000}/name.png: no such file"))
+    assert line.startswith("/data/xxx")
+    assert line.endswith("xxx/name.png: no such file")
+    assert len(line) < 300

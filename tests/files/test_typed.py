@@ -89,6 +89,7 @@ def test_a_key_that_the_schema_does_not_know_stays():
         ('{"a": 1e999}', "'1e999' is too large a number"),
         ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
         ('{"a": 1}}', "Extra data"),
+        (r'{"a": ["\ud83d"]}', r"'\ud83d' is half of a character"),
     ],
 )
 def test_what_is_no_json_is_told_in_one_line(text, words):
@@ -98,6 +99,10 @@ def test_what_is_no_json_is_told_in_one_line(text, words):
     assert words in str(told.value)
     assert "\n" not in str(told.value)
     assert len(str(told.value)) < 300
+
+
+def test_characters_of_two_halves_and_names_that_are_not_utf8_are_read():
+    assert parse_json(r'{"a": "\ud83d\ude00 \udce9"}', KIND, "a.json") == {"a": "😀 \udce9"}
 
 
 def test_a_mark_at_the_start_is_passed_over_and_another_encoding_told(tmp_path):

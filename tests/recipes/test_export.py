@@ -33,7 +33,8 @@ def test_an_export_needs_nothing_but_the_run_folder(trained, no_data, tmp_path, 
     answer = redense("export", run, tmp_path / "hub")
     assert answer.code == 0, answer.err
     config = json.loads((tmp_path / "hub" / "config.json").read_text("utf-8"))
-    assert config == {"recipe": trained.recipe, **network}
+    sum_of_weights = json.loads((run / "record.json").read_text("utf-8"))["weights_sha256"]
+    assert config == {"recipe": trained.recipe, **network, "weights_sha256": sum_of_weights}
     shutil.rmtree(run)
     loaded = package.load(tmp_path / "hub")
     saved = load_file(trained.run / "model.safetensors")
@@ -102,6 +103,19 @@ def test_weights_that_are_not_whole_are_named(content, trained, redense, tmp_pat
     assert not (tmp_path / "hub").exists()
     with pytest.raises(ValueError, match=r"model.safetensors is no whole checkpoint"):
         package.load(run)
+
+
+def test_weights_of_which_a_bit_has_changed_are_refused(trained, tmp_path, redense):
+    run = shutil.copytree(trained.run, tmp_path / "run")
+    assert redense("export", run, tmp_path / "hub").code == 0
+    for folder, said in ((run, "record.json"), (tmp_path / "hub", "config.json")):
+        file = folder / "model.safetensors"
+        content = file.read_bytes()
+        file.write_bytes(content[:-7] + bytes([content[-7] ^ 1]) + content[-6:])
+        with pytest.raises(ValueError, match="is not what the training ended with") as told:
+            package.load(folder)
+        assert str(told.value).startswith(str(file))
+        assert f"and {said} says '" in str(told.value)
 
 
 def test_a_damaged_description_is_named(trained, tmp_path, redense):

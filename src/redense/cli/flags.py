@@ -136,11 +136,18 @@ def choose(what: str, name: str, known: Collection[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks; the system's own errors with the file's name."""
+    """An error's message without line breaks, words that are too long for one cut; the system's
+    own errors with the file's name."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(text.split()) or type(error).__name__
+    words = (_cut(word) for word in text.split())
+    return " ".join(words) or type(error).__name__
+
+
+def _cut(word: str, most: int = 300) -> str:
+    """Both ends of a long word, for a path's name is its last part."""
+    return word if len(word) <= most else f"{word[: most // 3]}...{word[-most // 3 :]}"
 
 
 def _home(text: str) -> str:

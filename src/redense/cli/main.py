@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from types import FrameType
 
 from redense.cli.flags import choose, one_line
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command: 0 when it worked, 2 for a mistake in what was asked for, 130 after Ctrl-C,
     143 after SIGTERM, 141 when nobody reads the output any more."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that are not UTF-8
     with _interrupting_signals() as received, _safe_path():
         try:
             code = _run(arguments)

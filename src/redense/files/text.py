@@ -17,7 +17,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     Raises:
         ValueError: names the file that is no regular file, too large, or in another encoding.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise FileNotFoundError(f"{path}: no such file")
     size = path.stat().st_size
     if size > _LARGEST:
@@ -34,6 +34,14 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
             f"{path}, line {line}: byte {content[error.start]:#04x} is not {encoding}; "
             "save the file as UTF-8"
         ) from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no name is too long or too odd to ask."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:

@@ -25,6 +25,8 @@ from redense.files.text import read_text
 
 T = TypeVar("T")
 
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _LARGEST = 1.7976931348623157e308
 Number = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
 """Neither NaN nor infinite."""
@@ -95,13 +97,17 @@ def parse_json(text: str, kind: Kind[Any], place: object) -> Any:
         ValueError: no JSON, or a key that is there twice.
     """
     try:
-        if not kind.finite:
-            return json.loads(text, object_pairs_hook=_table)
-        return json.loads(
-            text, object_pairs_hook=_table, parse_constant=_refuse, parse_float=_finite
-        )
+        if kind.finite:
+            content = json.loads(
+                text, object_pairs_hook=_table, parse_constant=_refuse, parse_float=_finite
+            )
+        else:
+            content = json.loads(text, object_pairs_hook=_table)
+        if _ESCAPED_HALF.search(text):
+            _check_halves(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} is not valid JSON: {_reason(error)}; {kind.remedy}") from error
+    return content
 
 
 def check(value: Any, kind: Kind[T], place: object) -> T:
@@ -231,6 +237,21 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {short(twice)} is there twice")
     return table
+
+
+def _check_halves(value: Any) -> None:
+    """Half of a character, which JSON can escape and no file can hold; but bytes of file names
+    that are not UTF-8 are kept as such halves."""
+    if isinstance(value, str):
+        if half := _HALF.search(value):
+            raise ValueError(f"{half[0]!a} is half of a character")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_halves(key)
+            _check_halves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_halves(inner)
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -146,6 +146,10 @@ def build_task(config: RunConfig) -> Task:
     here."""
     from redense.runs.training import check_plan
 
+    if config.recipe not in RECIPES:
+        raise ValueError(
+            f"recipe in config.json must be one of {', '.join(RECIPES)}, got {config.recipe!r}"
+        )
     recipe = RECIPES[config.recipe]
     options = recipe.options_of(config)
     if config.strategy == "fsdp2":

@@ -34,7 +34,9 @@ def export(run_path: Path, folder: Path) -> list[Path]:
             f"redense train {run.config.recipe} --resume {run_path} goes on"
         )
     _, config = restore(run.path)
-    card = model_card(read_record(run.record), config, str(folder))
+    record = read_record(run.record)
+    card = model_card(record, config, str(folder))
+    config = {**config, "weights_sha256": record["weights_sha256"]}
     weights = [run.path / name for name in WEIGHTS if (run.path / name).is_file()]
     _check_target(folder)
     try:

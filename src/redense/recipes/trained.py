@@ -9,10 +9,12 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from redense.files.typed import Kind, read_json
+from redense.files.records import read_record
+from redense.files.typed import Kind, read_json, short
 from redense.files.weights import check_exactly, load_exactly, read_weights
 from redense.recipes import RECIPES
 from redense.runs.folder import RunFolder
+from redense.runs.weights import weights_sha256, whole_weights
 
 
 class Config(TypedDict, total=False):
@@ -20,8 +22,10 @@ class Config(TypedDict, total=False):
 
     recipe: str
     plan: list[Any]
+    weights_sha256: str | None
 
 
+_WEIGHTS = "model.safetensors"
 _CONFIG = Kind(Config, "config of a run or an export", "restore it from where it came")
 
 
@@ -90,10 +94,13 @@ def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
         raise ValueError(
             f"{file} describes no network: {error}; restore it from where it came"
         ) from error
-    check_exactly(planned, weights, str(source), name)
+    check_exactly(planned, weights, str(source), f"{name} of {file.name}")
     network = RECIPES[kind].network(config)
     load_exactly(network, weights, str(source), name)
-    return network.eval(), {"recipe": kind, **config}
+    if source.name == _WEIGHTS:
+        _check_sum(folder, source, network)
+    known = {name: value for name, value in config.items() if name != "weights_sha256"}
+    return network.eval(), {"recipe": kind, **known}
 
 
 def recipe_of(folder: Path) -> str:
@@ -137,7 +144,7 @@ def _description(folder: Path) -> tuple[str, Path]:
 
 
 def _weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    file = folder / "model.safetensors"
+    file = folder / _WEIGHTS
     if file.is_file():
         return file, read_weights(file)
     newest = RunFolder(folder).newest() if (folder / "checkpoints").is_dir() else None
@@ -148,3 +155,19 @@ def _weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
         name: value for name, value in content["state_dict"].items() if name.startswith("model.")
     }
     return file, of_network
+
+
+def _check_sum(folder: Path, file: Path, network: nn.Module) -> None:
+    """Whether the weights are those that the run ended with, where a record or an export says
+    which: the format itself has no checksum."""
+    record, export = folder / "record.json", folder / "config.json"
+    if record.is_file():
+        said_in, wanted = record, read_record(record)["weights_sha256"]
+    else:
+        said_in, wanted = export, read_json(export, _CONFIG).get("weights_sha256")
+    found = weights_sha256(whole_weights(network))
+    if wanted not in (None, found):
+        raise ValueError(
+            f"{file} is not what the training ended with: its weights_sha256 is {found}, and "
+            f"{said_in.name} says {short(wanted)}; copy the folder again"
+        )

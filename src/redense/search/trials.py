@@ -7,8 +7,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -156,8 +156,9 @@ class Trials:
         self._active: list[_Active] = []
         self._due: dict[str, list[_Active]] = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-        with self._alone():
+        journal = folder / "journal.log"
+        with self._alone(), _told(journal):
+            storage = JournalStorage(JournalFileBackend(str(journal)))
             self._studies = {side: self._open(side, storage) for side in SIDES}
             for side, study in self._studies.items():
                 if not study.get_trials(deepcopy=False):
@@ -349,3 +350,16 @@ def _digest(method: Method) -> str:
         *([method.shrink] if method.shrink != 1 else []),
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _told(journal: Path) -> Iterator[None]:
+    """Whatever an edited or cut journal surfaces as, its file is named."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{journal} is damaged ({type(error).__name__}: {error}); search in another --out"
+        ) from error

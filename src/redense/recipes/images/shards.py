@@ -351,7 +351,8 @@ def _translated(piece: _Piece, classes: tuple[str, ...]) -> Tensor:
     if int(labels.min()) < _HIDDEN or int(labels.max()) >= many:
         wrong = int(labels.min()) if int(labels.min()) < _HIDDEN else int(labels.max())
         raise ValueError(
-            f"{piece.file}: label {wrong} lies outside the {many} classes (0 to {many - 1})"
+            f"{piece.file}: label {wrong} lies outside the {many} classes (0 to {many - 1}) of "
+            f"{'the file itself' if piece.names else 'classes.txt or the run'}"
         )
     if not piece.names:
         return labels

@@ -93,7 +93,7 @@ class BeamSearch:
         dictionary.add_entry("<unk>")
         try:
             model = KenLM(str(language_model), dictionary)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:  # its message may hold any bytes
             reason = str(error).splitlines()[-1]
             raise ValueError(
                 f"{language_model} is no ARPA file that KenLM reads: {reason}"

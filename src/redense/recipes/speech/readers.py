@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from redense.datasets.split import split_of
 from redense.files.fields import Field
-from redense.files.text import read_lines, read_table, read_text
+from redense.files.text import is_file, read_lines, read_table, read_text
 from redense.files.typed import check, parse_json, read_json, short
 from redense.recipes.speech.alphabet import normalize
 from redense.recipes.speech.forms import AUDIO, PAIRS, ROW, SPEAKER, TEXT
@@ -125,7 +125,7 @@ def _utterance(row: Mapping[str, Any], folder: Path) -> tuple[Utterance, str | N
         raise _lacks(TEXT)
     key, name = given
     audio = _place(folder, name)
-    if key == "path" and not audio.is_file():  # Common Voice's; of 2019 without an ending
+    if key == "path" and not is_file(audio):  # Common Voice's; of 2019 without an ending
         audio = _place(folder / "clips", name if audio.suffix else f"{name}.mp3")
     speaker = SPEAKER.of(row)
     who = None if speaker is None else str(speaker[1])
@@ -146,7 +146,7 @@ def _place(folder: Path, name: str) -> Path:
     letters in another Unicode form."""
     plain = name.replace("\\", "/")
     names = (name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
-    return next((folder / one for one in names if (folder / one).is_file()), folder / name)
+    return next((folder / one for one in names if is_file(folder / one)), folder / name)
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -165,8 +165,8 @@ def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _samples(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     content = read_json(path, PAIRS)
     root = path.parent / content["root_path"]
-    for pair in content["samples"]:
-        text = read_text(root / pair["transcript_path"])
+    for number, pair in enumerate(content["samples"]):
+        text = _text_of(root / pair["transcript_path"], f"{path}, samples[{number}]")
         yield 1, {"audio": str(root / pair["wav_path"]), "text": text}
 
 
@@ -174,7 +174,16 @@ def _pairs_of_files(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """deepspeech.pytorch's lists: a recording and the file of its text."""
     for number, line in read_lines(path):
         audio, _, text = line.partition(",")
-        yield number, {"audio": audio, "text": read_text(path.parent / text.strip())}
+        file = path.parent / text.strip()
+        yield number, {"audio": audio, "text": _text_of(file, f"{path}, line {number}")}
+
+
+def _text_of(file: Path, place: str) -> str:
+    """The text that a list keeps in a file of its own."""
+    try:
+        return read_text(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{place}: its text cannot be read ({error})") from error
 
 
 def _ljspeech(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -276,7 +285,7 @@ def _kaldi_audio(folder: Path, name: str, given: str) -> str:
             "the recording to a file and name that"
         )
     near = (parent / file for parent in (folder, folder.parent, folder.parent.parent))
-    return str(next((one for one in near if one.is_file()), folder / file))
+    return str(next((one for one in near if is_file(one)), folder / file))
 
 
 def _read_librispeech(folder: Path) -> Splits:
