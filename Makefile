@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench models \
+.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills models \
 	results-images results-captions results-speech results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start
 
