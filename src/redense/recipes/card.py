@@ -71,7 +71,7 @@ def model_card(record: Mapping[str, Any], config: Mapping[str, Any], folder: str
         "scores": _scores(record),
         "program": recipe.example(config, folder),
         "licence": in_words,
-        "notes": "".join(f"Mind: {note}.\n" for note in record["data"].get("notes", ())),
+        "notes": "".join(f"\nMind: {note}." for note in record["data"].get("notes", ())),
         "versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
     }
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n{_text(record, words)}"))
@@ -114,8 +114,7 @@ sparse phase is the reason; `redense prove` compares methods at equal budget.
 ```python
 {words["program"]}```
 
-Data: {data["name"]} ({sizes}), sha256 {data["sha256"]}. Of its licence: {words["licence"]}.
-{words["notes"]}
+Data: {data["name"]} ({sizes}), sha256 {data["sha256"]}. Of its licence: {words["licence"]}.{words["notes"]}
 
 Trained in {record["seconds"]:.0f} s with {words["versions"]}, commit {record["commit"]}.
 Weights' sha256: {record["weights_sha256"]}.
