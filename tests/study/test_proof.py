@@ -21,6 +21,7 @@ from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
 from redense.runs.outcome import carry_out, read_scores
 from redense.study.folder import records
+from redense.study.work import FunctionWork
 
 ROOT = Path(__file__).parents[2]
 PLAN = redense.dsd(dense=3, sparse=2, redense=2, sparsity=0.5)
@@ -195,6 +196,15 @@ def test_a_run_that_raises_costs_that_run_and_is_named(tmp_path):
     assert [(one.method, one.seed) for one in study.failed] == [("dsd", 1)]
     assert "out of luck" in study.failed[0].file.read_text()
     assert "dsd with seed 1, RuntimeError: out of luck" in study.verdict
+
+
+def test_a_study_in_this_process_leaves_its_import_path_and_folder_alone(tmp_path, monkeypatch):
+    work = FunctionWork.of(train, reads_test=False, data={})
+    monkeypatch.syspath_prepend(tmp_path / "later")
+    monkeypatch.chdir(tmp_path)
+    work(make_folder(tmp_path / "run", PLAN))
+    assert sys.path[0] == str(tmp_path / "later")
+    assert Path.cwd() == tmp_path
 
 
 def test_runs_that_fail_alike_are_named_together(tmp_path):

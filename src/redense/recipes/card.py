@@ -41,6 +41,7 @@ def model_card(record: Mapping[str, Any], config: Mapping[str, Any], folder: str
     name = f"{config['architecture']} on {record['data']['name']}"
     licence, in_words = _LICENCES.get(record["options"].get("data", ""), _UNKNOWN)
     split = "test" if record["test"] else "valid"
+    notes = record["data"].get("notes", ())
     header = ModelCardData(
         license=licence,
         license_name=None if licence != "other" else "of-the-data",
@@ -70,8 +71,7 @@ def model_card(record: Mapping[str, Any], config: Mapping[str, Any], folder: str
         "table": _table(record),
         "scores": _scores(record),
         "program": recipe.example(config, folder),
-        "licence": in_words,
-        "notes": "".join(f"\nMind: {note}." for note in record["data"].get("notes", ())),
+        "licence": "\nMind: ".join([f"{in_words}.", *(f"{note}." for note in notes)]),
         "versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
     }
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n{_text(record, words)}"))
@@ -114,7 +114,7 @@ sparse phase is the reason; `redense prove` compares methods at equal budget.
 ```python
 {words["program"]}```
 
-Data: {data["name"]} ({sizes}), sha256 {data["sha256"]}. Of its licence: {words["licence"]}.{words["notes"]}
+Data: {data["name"]} ({sizes}), sha256 {data["sha256"]}. Of its licence: {words["licence"]}
 
 Trained in {record["seconds"]:.0f} s with {words["versions"]}, commit {record["commit"]}.
 Weights' sha256: {record["weights_sha256"]}.

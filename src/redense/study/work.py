@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,33 @@ class FunctionWork:
 
     def __call__(self, folder: RunFolder) -> None:
         """Train one run to its record."""
-        carry_out(*self._unpacked(folder))
+        with self._at_home():
+            carry_out(*self._unpacked(folder))
 
     def evaluate(self, folder: RunFolder) -> dict[str, dict[str, float]]:
         """Scores of a finished run whose last checkpoint is there, see `evaluate_again`."""
-        return evaluate_again(*self._unpacked(folder))
+        with self._at_home():
+            return evaluate_again(*self._unpacked(folder))
 
-    def _unpacked(self, folder: RunFolder) -> tuple[Callable[[Run], Any], Run]:
+    @contextmanager
+    def _at_home(self) -> Iterator[None]:
+        """In the folder and with the import path of the process that asked; this one may be the
+        same, and is left as it was."""
+        path, folder, environment = list(sys.path), Path.cwd(), dict(os.environ)
         os.environ.update(self.environment)
         os.chdir(self.directory)
         sys.path[:] = self.import_path
+        try:
+            yield
+        finally:
+            sys.path[:] = path
+            os.chdir(folder)
+            for name in self.environment:
+                os.environ.pop(name)
+                if name in environment:
+                    os.environ[name] = environment[name]
+
+    def _unpacked(self, folder: RunFolder) -> tuple[Callable[[Run], Any], Run]:
         train = cloudpickle.loads(self.pickled)
         run = Run(folder, reads_test=self.reads_test, quiet=True)
         run.data = self.data
