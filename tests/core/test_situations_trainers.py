@@ -125,7 +125,8 @@ def test_early_stopping_in_the_hugging_face_trainer_says_what_it_cuts_and_lets_g
 
 @pytest.mark.filterwarnings(f"ignore:(?s).*({THEIRS})")
 def test_lightning_s_log_says_the_plan_each_phase_and_what_is_released(tmp_path, caplog):
-    with caplog.at_level("INFO"):
+    loggers = ("lightning.pytorch", "lightning.fabric")  # recipes quieten them
+    with caplog.at_level("INFO", loggers[0]), caplog.at_level("INFO", loggers[1]):
         fit(tmp_path, [DSDCallback(PLAN)])
     said = [record.getMessage() for record in caplog.records]
     assert any("weights may be held" in text and "phase    steps" in text for text in said)

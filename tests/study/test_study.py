@@ -66,7 +66,10 @@ def jobs_of(names, seeds=(0,), **options):
 
 
 def test_methods_are_plans_of_equal_budget():
-    built = build_methods(list(METHODS), {"0.5": PLAN})
+    from_a_trained_network = "shrink_perturb"
+    built = build_methods(
+        [name for name in METHODS if name != from_a_trained_network], {"0.5": PLAN}
+    )
     assert len(built.pop("dense").plan) == 2
     assert {len(method.plan) for method in built.values()} == {6}
     control = built["lower_lr"].plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from redense.files.records import read_json
+from redense.files.typed import TABLE, read_json
 from redense.files.weights import read_weights
 from redense.runs.folder import RunFolder
 
@@ -62,7 +62,7 @@ def _files_of(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            parts = read_json(index).get("weight_map")
+            parts = read_json(index, TABLE).get("weight_map")
             if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
                 raise ValueError(f"{index} has no weight_map from tensors to files")
             return [folder / part for part in sorted(set(parts.values()))]
