@@ -62,7 +62,12 @@ def test_the_proposal_is_the_highest_level_within_the_tolerance(run):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_proposal_is_a_plan_that_train_and_prove_take(run, pictures, redense, tmp_path):  # noqa: F811
+def test_the_proposal_is_a_plan_that_train_and_prove_take(
+    run,
+    pictures,  # noqa: F811
+    redense,
+    tmp_path,
+):
     measured = measure(run, build_task(run.config), (0.2, 0.9), tolerance=1000.0)
     measured = replace(measured, proposal=measured.proposal | {"hidden.weight": 0.5})
     run = RunFolder.create(tmp_path / "walked", replace(run.config, plan=PLAN.to_records()))
