@@ -57,4 +57,4 @@ def test_a_frozen_contrast_names_its_seeds_and_how_it_was_chosen(file):
     frozen = json.loads(file.read_text("utf-8"))
     assert len(frozen["seeds"]) >= 12
     assert "validation" in frozen["chosen"]
-    assert {"contrast", "metric", "alpha", "command"} <= set(frozen)
+    assert {"contrast", "metric", "alpha", "command", "seen"} <= set(frozen)
