@@ -106,7 +106,7 @@ def test_the_record_has_every_field_of_the_format(record):
         ("redense", 1, 0.0),
     ]
     for scores in (*(phase["valid"] for phase in record["phases"]), record["test"]):
-        assert scores.keys() == {"loss", "top1", "top5", "calibration_error"}
+        assert scores.keys() == {"loss", "top1", "top5", "ece"}
     assert all(phase["train_loss"] > 0 for phase in record["phases"])
     assert record["data"]["sizes"] == {
         "train": SIZES["train"],
@@ -132,8 +132,7 @@ def test_metrics_have_a_row_an_epoch_and_the_record_repeats_them(run, record):
     for phase, row in zip(record["phases"], (rows[1], rows[3], rows[4]), strict=True):
         assert phase["train_loss"] == float(row["train_loss"])
         assert phase["valid"] == {
-            name: float(row[f"valid_{name}"])
-            for name in ("loss", "top1", "top5", "calibration_error")
+            name: float(row[f"valid_{name}"]) for name in ("loss", "top1", "top5", "ece")
         }
         assert phase["sparsity_measured"] == float(row["sparsity"])
 

@@ -398,7 +398,7 @@ def test_scores_equal_a_plain_computation(mnist):
         / 36,
         "top1": 100 * sum(rank < 1 for rank in ranks) / 36,
         "top5": 100 * sum(rank < 5 for rank in ranks) / 36,
-        "calibration_error": 100 * calibration_error(logits, labels),
+        "ece": 100 * calibration_error(logits, labels),
     }
     assert task.scores() == pytest.approx(wanted, rel=1e-5)
     task.validation_step((images[:4], labels[:4]), 0)

@@ -83,7 +83,7 @@ class ImageTask(LightningModule):
             {
                 "top1": MulticlassAccuracy(classes, average="micro"),
                 "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes)),
-                "calibration_error": MulticlassCalibrationError(classes),
+                "ece": MulticlassCalibrationError(classes),
             }
         )
         self.loss = MeanMetric()
@@ -121,7 +121,8 @@ class ImageTask(LightningModule):
         """Loss, and in per cent accuracy and calibration error (in expectation, 15 bins: Guo et al.
         2017), since the last call."""
         found = {"loss": float(self.loss.compute())}
-        found |= {name: 100 * float(value) for name, value in self.metrics.compute().items()}
+        measured = self.metrics.compute()
+        found |= {name: 100 * float(measured[name]) for name in ("top1", "top5", "ece")}
         self.loss.reset()
         self.metrics.reset()
         return found
