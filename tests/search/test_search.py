@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ import redense
 from redense.recipes.schedule import read_plan
 from redense.report.page import report
 from redense.runs.folder import RunFolder
+from redense.search.found import Cost
 from redense.search.gate import NotConvergedError
 from redense.search.space import in_words
 
@@ -104,11 +106,15 @@ def test_trials_start_from_the_shared_phase_and_alike_runs_are_trained_once(netw
     for file in network.folder.glob("trials/*--1000/record.json"):
         record = json.loads(file.read_text())
         first = [row["seconds"] for row in record["history"][:2]]
-        if "best epoch" not in str(record["method"]) and record["selection"]:
-            config = json.loads((file.parent / "config.json").read_text())
-            if config["select"] == "last":
-                assert first == [row["seconds"] for row in parent["history"]]
+        assert first == [row["seconds"] for row in parent["history"]]
     assert network.cost.trained < network.cost.in_full * 0.6
+
+
+def test_a_search_too_small_to_spare_anything_says_so(network):
+    assert "spared" in str(network)
+    tiny = replace(network, cost=Cost(trained=10, in_full=8))
+    assert "a search this small spares nothing" in str(tiny)
+    assert "-25 %" not in str(tiny)
 
 
 def test_the_test_split_is_never_read_in_the_search_and_the_contrast_is_frozen_before(tmp_path):

@@ -91,6 +91,26 @@ def test_branched_runs_end_with_the_bits_of_runs_of_their_own(tmp_path):
     assert len(set(shas.values())) == 3
 
 
+@pytest.mark.parametrize("best", [1, 3, 6])  # in the shared phase, behind it, the last epoch
+def test_the_best_epoch_of_shared_phases_is_kept_for_the_runs_that_branch(best, tmp_path):
+    def peaks(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for epoch in run.epochs(model, optimizer):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+            run.log(top1=-abs(epoch - best))
+        return float(model(points).mean())
+
+    branched = prove(peaks, tmp_path / "branched", methods=("dense", "lower_lr", "early_stop"))
+    found = {r["method"]: r["weights_sha256"] for r in branched.records if r["seed"] == 0}
+    assert (found["early_stop"] == found["lower_lr"]) == (best == 6)
+    asked = RunFolder(tmp_path / "branched/early_stop--0").config
+    alone = make_folder(tmp_path / "alone", asked.to_plan(), select="best")
+    assert carry_out(peaks, redense.Run(alone, quiet=True))["weights_sha256"] == found["early_stop"]
+    assert branched.spared > 0.5
+
+
 def test_a_schedule_over_the_whole_plan_shares_no_epochs_and_that_is_said(tmp_path):
     """Its first epochs are other ones in a longer plan: what was trained is as if trained alone."""
 

@@ -28,6 +28,8 @@ class RunConfig:
         accelerator, devices, precision, strategy: where and how Lightning trains a recipe.
         average: the phase whose epochs' weights are averaged in the end; None for no average.
         select: ``last`` for the last epoch's weights, ``best`` for the best logged epoch's.
+        keep_best: keep those weights whatever is selected, for runs that start from this one's
+            phases and select them.
         shrink: share of a trained network that is kept at the start, see
             `redense.runs.shrinking`; 1 leaves it as it came.
         weight_decay: a factor for each phase on the groups' own weight decay, see
@@ -53,6 +55,7 @@ class RunConfig:
     strategy: str = "ddp"
     average: str | None = None
     select: str = "last"
+    keep_best: bool = False
     shrink: float = 1.0
     weight_decay: list[float] = field(default_factory=list)
     higher_is_better: bool = True
@@ -73,6 +76,11 @@ class RunConfig:
     def trained(self) -> str:
         """What is trained, as messages and records name it."""
         return self.recipe or self.function
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best epoch's weights are kept beside the last one's."""
+        return self.keep_best or self.select == "best"
 
     def to_plan(self) -> Plan:
         """The plan itself."""

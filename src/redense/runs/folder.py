@@ -97,6 +97,10 @@ class RunFolder:
         """The checkpoint at the end of a phase."""
         return self.path / "checkpoints" / f"{re.sub(r'[^A-Za-z0-9]+', '-', phase)}.ckpt"
 
+    def best_of(self, phase: str) -> Path:
+        """The best epoch's weights as they were at the end of a phase."""
+        return self.phase_file(phase).with_suffix(".best.weights")
+
     @property
     def alone(self) -> Path:
         """Where a run stands from whose phases no other run may start: it says why."""
@@ -129,9 +133,11 @@ class RunFolder:
             file.unlink()
 
     def mark_phase(self, epoch: int, phase: str) -> None:
-        """Keep the checkpoint after ``epoch`` epochs as the phase's, without a second copy on
-        disk."""
+        """Keep the checkpoint after ``epoch`` epochs as the phase's, and the best weights so far,
+        without a second copy on disk."""
         copy_whole(self.epoch_file(epoch), self.phase_file(phase))
+        if self.best_file.exists():
+            copy_whole(self.best_file, self.best_of(phase))
 
     def _epoch_files(self) -> list[Path]:
         """The epochs' checkpoints by their number: 10,000 comes after 9,999."""

@@ -188,10 +188,12 @@ class Loop:
     def _keep_best(self) -> None:
         """Keep the weights of the epoch whose first logged number is the best so far."""
         run = self._run
-        if run.config.select != "best":
+        if not run.config.keeps_best:
             return
         logged = [own_numbers(row) for row in run.rows]
         if not all(logged):
+            if run.config.select != "best":
+                return
             raise ValueError(
                 "early stopping needs the judged score of every epoch: call run.log(top1=...), by "
                 "your metric's name, before the epoch ends"

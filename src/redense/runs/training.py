@@ -273,7 +273,7 @@ class _History(Callback):
 
     def _keep_best(self, main: bool) -> None:
         """For early stopping: the weights of the best validation epoch so far."""
-        if self._run.config.select != "best":
+        if not self._run.config.keeps_best:
             return
         metric = self._task.metric
         score = self._run.rows[-1][f"valid_{metric.name}"] * (1 if metric.higher_is_better else -1)

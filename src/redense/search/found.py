@@ -183,6 +183,12 @@ class Found:
         return said
 
     def _spent(self) -> str:
+        if self.cost.spared <= 0:
+            return (
+                f"{self.cost.trained:,} epochs were trained, those of the first check among them; "
+                f"all trials in full on every seed take {self.cost.in_full:,}: a search this small "
+                "spares nothing."
+            )
         return (
             f"{self.cost.trained:,} epochs were trained; in full on every seed all trials would "
             f"have taken {self.cost.in_full:,}: branching and giving up what was clearly behind "

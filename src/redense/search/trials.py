@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -102,11 +102,13 @@ class Runs:
         folder.keep_last(1)  # its scores on the test split are read when all is over
         for phase in folder.config.to_plan():
             folder.phase_file(phase.name).unlink(missing_ok=True)
+            folder.best_of(phase.name).unlink(missing_ok=True)
 
     def _job(self, name: str, method: Method, seed: int) -> Job:
         shared = 0 if method == self.first else shared_epochs(method, self.first)
         parent = f"dense--{seed}" if shared else None
-        config = run_config(self.config, name, method, seed)
+        keeps = replace(self.config, keep_best=method == self.first)  # a trial may select them
+        config = run_config(keeps, name, method, seed)
         return Job(f"{name}--{seed}", config, parent, shared, len(method.plan) - shared)
 
 

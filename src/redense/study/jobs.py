@@ -28,6 +28,8 @@ class Job:
 
 def plan_jobs(methods: Mapping[str, Method], seeds: Sequence[int], config: RunConfig) -> list[Job]:
     """A job per method and seed, each branching from the earlier one it shares most epochs with."""
+    best = any(method.select == "best" for method in methods.values())
+    config = replace(config, keep_best=best)
     shortest_first = sorted(methods.items(), key=lambda item: len(item[1].plan))
     jobs = []
     for seed in seeds:
@@ -66,15 +68,22 @@ def saved_share(jobs: Sequence[Job]) -> float:
     return sum(job.shared for job in jobs) / whole if whole else 0.0
 
 
-def can_branch(parent: RunFolder, epochs: int) -> bool:
+def can_branch(parent: RunFolder, epochs: int, *, best: bool = False) -> bool:
     """Whether the parent kept the phases of its first ``epochs`` epochs, and trained them without a
-    look at what comes after; a function that loops by itself keeps none."""
+    look at what comes after; a function that loops by itself keeps none.
+
+    Args:
+        best: the child needs the best of those epochs' weights too.
+    """
     if parent.alone.exists():
         return False
     plan = parent.config.to_plan()
     starts = zip(plan, plan.starts, strict=True)
     needed = [phase for phase, start in starts if start < epochs]
-    return all(parent.phase_file(phase.name).exists() for phase in needed)
+    return all(
+        parent.phase_file(phase.name).exists() and (not best or parent.best_of(phase.name).exists())
+        for phase in needed
+    )
 
 
 def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
@@ -109,6 +118,10 @@ def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
         )
     for phase in phases[:-1]:
         copy_apart(parent.phase_file(phase.name), child.phase_file(phase.name))
+    if mine.keeps_best:
+        for phase in phases:
+            copy_apart(parent.best_of(phase.name), child.best_of(phase.name))
+        copy_apart(child.best_of(phases[-1].name), child.best_file)
     checkpoint = read(parent.phase_file(phases[-1].name))
     walked = (
         checkpoint["phases"] if "phases" in checkpoint else checkpoint["callbacks"]["DSDCallback"]

@@ -364,9 +364,8 @@ def build_methods(
 
 
 def shared_epochs(one: Method, other: Method) -> int:
-    """How many epochs, in whole phases, two methods have in common from the start; none where one
-    keeps its best epoch's weights, which a checkpoint of the last epoch does not hold."""
-    if "best" in (one.select, other.select) or one.shrink != other.shrink:
+    """How many epochs, in whole phases, two methods have in common from the start."""
+    if one.shrink != other.shrink:
         return 0
     shared = 0
     ours = zip(one.plan, one.decays, strict=True)

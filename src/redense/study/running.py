@@ -186,7 +186,10 @@ def _open(root: str, job: Job) -> RunFolder:
     if job.parent is None or run.newest() is not None:
         return run
     folder = Path(root) / job.parent
-    if (folder / "config.json").exists() and can_branch(parent := RunFolder(folder), job.shared):
+    if not (folder / "config.json").exists():
+        return run
+    parent = RunFolder(folder)
+    if can_branch(parent, job.shared, best=run.config.keeps_best):
         branch(parent, run, job.shared)
     return run
 
