@@ -49,6 +49,17 @@ def test_a_function_of_a_file_is_proved_and_the_command_is_kept(redense):
     assert (again.code, again.out) == (0, answer.out)
 
 
+@pytest.mark.parametrize("out", ["/proc/study", "/dev/null/study", "mine.py"])
+@pytest.mark.parametrize("target", ["mine.py:train", "images"])
+def test_an_output_folder_that_cannot_be_written_is_named_before_training(redense, target, out):
+    answer = redense("prove", target, *SHORT, "--seeds", "2", "--out", out)
+    assert answer.code == 2
+    *before, line = answer.err.splitlines()
+    assert all(one.startswith("warning: 2 seeds allow no verdict") for one in before)
+    assert line.startswith(f"redense: error: cannot write a study at {out}: ")
+    assert line.endswith("choose another --out")
+
+
 def test_a_dry_run_trains_nothing_and_says_what_it_would_cost(redense):
     answer = redense("prove", "mine.py:train", *SHORT, "--dry-run")
     assert answer.code == 0

@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,18 @@ def test_a_function_is_proved_against_its_controls_and_a_finished_study_is_only_
     never.__qualname__, never.__module__ = train.__qualname__, train.__module__
     again = prove(train, tmp_path / "study", seeds=7, methods=methods)
     assert again.scores == study.scores
+
+
+def test_a_copy_of_a_run_that_is_kept_aside_is_none_of_the_studys(tmp_path):
+    before = prove(train, tmp_path / "study")
+    shutil.copytree(tmp_path / "study/dsd--0", tmp_path / "study/dsd--0.bak")
+    shutil.copytree(tmp_path / "study/dsd--0", tmp_path / "study/mine--7")
+    (tmp_path / "study/dsd--1.bak").mkdir()
+    (tmp_path / "study/dsd--1.bak/error.txt").write_text("RuntimeError: long ago")
+    again = prove(train, tmp_path / "study")
+    assert again.scores == before.scores
+    again.report(tmp_path / "page.html")
+    assert "long ago" not in (tmp_path / "page.html").read_text()
 
 
 def test_settings_are_chosen_with_other_seeds_and_without_the_test_split(tmp_path):

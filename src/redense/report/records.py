@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from redense.files.records import read_record, read_study
 from redense.files.typed import Kind, read_json
+from redense.study.folder import errors, finished_runs
 from redense.study.methods import simplicity
 from redense.study.summary import check_comparable
 
@@ -102,8 +103,8 @@ def load(paths: Sequence[Path]) -> list[Group]:
             groups.append(_search(path))
         elif (path / "record.json").is_file():
             singles.append(_read_run(path))
-        elif files := sorted(path.glob("*--*/record.json")):
-            groups.append(_study(path, files))
+        elif runs := finished_runs(path):
+            groups.append(_study(path, runs))
         else:
             raise FileNotFoundError(
                 f"{path} holds no finished run: no record.json in it, nor in a folder METHOD--SEED "
@@ -115,25 +116,19 @@ def load(paths: Sequence[Path]) -> list[Group]:
 def _search(path: Path) -> Group:
     """A search is its confirmation, and what it has to say of the way there."""
     confirmed = path / "confirm"
-    study = _study(confirmed, sorted(confirmed.glob("*--*/record.json")))
+    study = _study(confirmed, finished_runs(confirmed))
     commands = _commands([path / "search.json"])
     return replace(study, name=path.resolve().name, commands=commands, search=path)
 
 
-def _study(path: Path, files: Sequence[Path]) -> Group:
-    read = [_read_run(file.parent) for file in files]
-    # a folder of another name is a copy kept aside
-    runs = [run for run in read if run.folder.name == f"{run.label}--{run.seed}"]
+def _study(path: Path, finished: Sequence[tuple[Path, dict[str, Any]]]) -> Group:
+    runs = [Run(folder, record["method"], record) for folder, record in finished]
     check_comparable([run.record for run in runs])
-    failed = []
-    for file in sorted(path.glob("*--*/error.txt")):
-        if not (file.parent / "record.json").exists():
-            lines = file.read_text("utf-8").strip().splitlines() or [""]
-            failed.append((file.parent.name, lines[-1]))
+    failed = tuple(errors(path).items())
     name, file = path.resolve().name, path / "study.json"
     asked = read_study(file) if file.is_file() else {}
     against = {key: asked[key] for key in asked if key in ("control", "baseline", "most")}
-    return Group(name, True, tuple(runs), _commands([file]), tuple(failed), against)
+    return Group(name, True, tuple(runs), _commands([file]), failed, against)
 
 
 def _together(runs: list[Run]) -> list[Group]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,34 @@ def open_study(
         ) from error
 
 
+def finished_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Every finished run below ``folder`` and its record, in order of method and seed; a folder
+    whose name is not its run's ``METHOD--SEED`` is a copy kept aside, and none of the study's."""
+    found = [(file.parent, read_record(file)) for file in folder.glob("*--*/record.json")]
+    own = [(run, record) for run, record in found if run.name == _name(record)]
+    return sorted(own, key=lambda one: (one[1]["method"], one[1]["seed"]))
+
+
 def records(folder: Path) -> list[dict[str, Any]]:
-    """Every finished run's record below ``folder``, in order of method and seed."""
-    files = sorted(folder.glob("*--*/record.json"))
-    return sorted(map(read_record, files), key=lambda record: (record["method"], record["seed"]))
+    """The records of `finished_runs`."""
+    return [record for _, record in finished_runs(folder)]
+
+
+def errors(folder: Path) -> dict[str, str]:
+    """Of every run below ``folder`` that failed the last line of its traceback."""
+    said = {}
+    for file in sorted(folder.glob("*--*/error.txt")):
+        if _IS_RUN.search(file.parent.name) and not (file.parent / "record.json").exists():
+            lines = file.read_text("utf-8").strip().splitlines() or [""]
+            said[file.parent.name] = lines[-1]
+    return said
+
+
+_IS_RUN = re.compile(r"--\d+$")
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return f"{record['method']}--{record['seed']}"
 
 
 def _difference(
