@@ -161,6 +161,17 @@ def test_the_speed_pages_steps_are_the_record_s():
     assert counted == 6 * 6 * 2
 
 
+def test_the_speed_pages_studies_are_the_records():
+    two, outside = (
+        json.loads((ROOT / "results" / "bench" / f"{part}.json").read_text())
+        for part in ("study_jobs", "study_overhead")
+    )
+    assert f"{two['ratio']:.2f} times as fast" in SPEED
+    assert f"{100 * outside['share_outside']:.1f} % of the time" in SPEED
+    assert two["ratio"] >= 1.7
+    assert outside["share_outside"] < 0.05
+
+
 def test_the_cost_page_says_what_is_computed():
     page = (ROOT / "docs" / "cost.md").read_text("utf-8")
     for part in tables().split("\n\n"):
