@@ -116,7 +116,7 @@ results-warm-start: setup runs/warm-start/model.safetensors
 
 # the search of results/search-label-noise: 40 % of the labels are wrong; about 40 minutes of one core
 SEARCH = --data fashion-mnist --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 \
-	--dense 24 --epochs 16 --trials 40 --seeds 3 --confirm 10
+	--dense 40 --epochs 16 --trials 40 --seeds 3 --confirm 10
 results-search: setup
 	@run=$${RUN:-1}; while [ -z "$$RUN" -a -e runs/results-search-$$run ]; do run=$$((run + 1)); done; \
 	OMP_NUM_THREADS=1 $(BIN)/redense search images --out runs/results-search-$$run --jobs $(JOBS) $(SEARCH)

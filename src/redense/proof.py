@@ -273,6 +273,8 @@ class Question:
     def answer(self, *, jobs: int = 1, backend: str = "loky") -> Study:
         """Train what is not trained yet, and judge."""
         open_study(self.folder, self._settings(), self._defaults())
+        if said := self._looked_before():
+            print(said, file=sys.stderr)
         failed: list[Failure] = []
         trained = 0
         for seeds in self.judged_at:
@@ -298,6 +300,24 @@ class Question:
             f"{len(planned) - len(left)} of {len(planned)} runs done, "
             f"{sum(job.epochs for job in left)} epochs to train; "
             f"branching spares {100 * saved_share(planned):.0f} %"
+        )
+
+    def _looked_before(self) -> str:
+        """A warning where a study that was complete gets more seeds; empty elsewhere."""
+        done: dict[int, list[bool]] = {}
+        for job in self.planned:
+            exists = (self.folder / job.name / "record.json").exists()
+            done.setdefault(job.config.seed, []).append(exists)
+        whole, untouched = (
+            sum(test(runs) for runs in done.values())
+            for test in (all, lambda runs: not any(runs))
+        )
+        if self.grows or whole < 2 or not untouched or whole + untouched < len(done):
+            return ""
+        return (
+            f"warning: this study was judged at {whole} seeds and now gets {untouched} more: with "
+            "every look at the verdict a difference that is not there has another chance to be "
+            "found; --seeds auto pays for its looks"
         )
 
     def _planned(self, trained: int, seeds: int) -> list[Job]:

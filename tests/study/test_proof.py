@@ -71,6 +71,18 @@ def test_a_function_is_proved_against_its_controls_and_a_finished_study_is_only_
     assert again.scores == study.scores
 
 
+def test_more_seeds_after_a_look_are_called_that(tmp_path, capsys):
+    prove(train, tmp_path / "study")
+    assert "judged at" not in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "study/dsd--1")  # an unfinished study, not one that was judged
+    prove(train, tmp_path / "study")
+    assert "judged at" not in capsys.readouterr().err
+    prove(train, tmp_path / "study", seeds=3)
+    said = capsys.readouterr().err
+    assert "this study was judged at 2 seeds and now gets 1 more" in said
+    assert "--seeds auto pays for its looks" in said
+
+
 def test_a_copy_of_a_run_that_is_kept_aside_is_none_of_the_studys(tmp_path):
     before = prove(train, tmp_path / "study")
     shutil.copytree(tmp_path / "study/dsd--0", tmp_path / "study/dsd--0.bak")
