@@ -58,14 +58,21 @@ class Study:
     """What every method is judged against."""
     most: int | None = None
     """Seeds, where they were added until the verdict was clear."""
+    shard: tuple[int, int] | None = None
+    """Which part of the seeds was asked for, and of how many; then there is no verdict yet."""
 
     @property
     def summary(self) -> Summary:
         """The comparison itself, with every number of the table.
 
         Raises:
-            ValueError: too few runs are done for one.
+            ValueError: too few runs are done for one, or only a part of the seeds was asked for.
         """
+        if self.shard is not None:
+            raise ValueError(
+                f"this is part {self.shard[0]} of {self.shard[1]}; copy what lies in the folders "
+                "of all parts into one, and the same call without shard judges them"
+            )
         return summarize_records(
             self.records,
             self.split,
@@ -180,6 +187,7 @@ def prove(
     jobs: int = 1,
     backend: str = "loky",
     split: str = "test",
+    shard: tuple[int, int] | None = None,
 ) -> Study:
     """Train ``train(run)`` under ``plan`` and under its controls, over the same seeds, and judge.
 
@@ -202,6 +210,8 @@ def prove(
         backend: ``loky`` on this machine, ``dask`` or ``ray`` on a cluster.
         split: what is judged, ``test`` or ``valid``; a study of functions without a test split
             judges the validation split.
+        shard: ``(2, 4)`` trains the second of four parts of the seeds, on a machine of its own;
+            once all folders' content lies in one, the same call without it judges.
 
     Raises:
         TypeError, ValueError: one of these is not what it should be; nothing was trained.
@@ -217,6 +227,7 @@ def prove(
     count: Any = most if grows else seeds
     _check(plan, count, first_seed, jobs, split)
     _check_growth(grows, most, within)
+    check_shard(shard, count, grows=grows)
     built = build_methods(with_controls(methods), {"": plan})
     function = f"{train.__module__}:{getattr(train, '__qualname__', type(train).__name__)}"
     question = Question(
@@ -230,6 +241,7 @@ def prove(
         config=RunConfig(function=function, higher_is_better=higher_is_better),
         source_sha256=source_sha256(train),
         split=split,
+        shard=shard,
     )
     return question.answer(jobs=jobs, backend=backend)
 
@@ -249,6 +261,7 @@ class Question:
         source_sha256: of the function's source; a study does not go on with another one.
         options: the recipe's options with their defaults, which older studies may lack.
         control, baseline: the methods that every other is judged against; one may be both.
+        shard: part of the seeds that is trained here, and of how many.
     """
 
     folder: Path
@@ -264,6 +277,7 @@ class Question:
     options: Mapping[str, Any] = field(default_factory=dict)
     control: str = CONTROL
     baseline: str = BASELINE
+    shard: tuple[int, int] | None = None
 
     @property
     def planned(self) -> list[Job]:
@@ -309,10 +323,9 @@ class Question:
             exists = (self.folder / job.name / "record.json").exists()
             done.setdefault(job.config.seed, []).append(exists)
         whole, untouched = (
-            sum(test(runs) for runs in done.values())
-            for test in (all, lambda runs: not any(runs))
+            sum(test(runs) for runs in done.values()) for test in (all, lambda runs: not any(runs))
         )
-        if self.grows or whole < 2 or not untouched or whole + untouched < len(done):
+        if self.grows or self.shard or whole < 2 or not untouched or whole + untouched < len(done):
             return ""
         return (
             f"warning: this study was judged at {whole} seeds and now gets {untouched} more: with "
@@ -322,6 +335,9 @@ class Question:
 
     def _planned(self, trained: int, seeds: int) -> list[Job]:
         numbers = range(self.first_seed + trained, self.first_seed + seeds)
+        if self.shard is not None:
+            part, parts = self.shard
+            numbers = numbers[part - 1 :: parts]
         return plan_jobs(self.methods, numbers, self.config)
 
     def _train(self, planned: Sequence[Job], jobs: int, backend: str) -> list[Failure]:
@@ -352,6 +368,7 @@ class Question:
             control=self.control,
             baseline=self.baseline,
             most=self._most,
+            shard=self.shard,
         )
 
     @property
@@ -407,6 +424,23 @@ def _check_growth(grows: bool, most: Any, within: Any) -> None:
         looks(most)
     if within is not None and not (grows and within > 0):
         raise ValueError(f"within is a width above 0 that goes with seeds='auto', got {within!r}")
+
+
+def check_shard(shard: Any, seeds: int, *, grows: bool) -> None:
+    """Raise unless a part of the seeds is one, and has one."""
+    if shard is None:
+        return
+    numbers = tuple(shard) if isinstance(shard, (tuple, list)) else ()
+    if len(numbers) != 2 or not all(type(one) is int for one in numbers):
+        raise TypeError(f"shard must be two whole numbers, (2, 4) for 2 of 4, got {shard!r}")
+    part, parts = numbers
+    if not 1 <= part <= parts <= seeds:
+        raise ValueError(
+            f"shard must be one of at most {seeds} parts, the number of seeds, counted from 1; got "
+            f"{part} of {parts}"
+        )
+    if grows:
+        raise ValueError("seeds='auto' looks at all runs as it goes; it cannot be a part of them")
 
 
 def with_controls(methods: Iterable[str] | Mapping[str, Plan]) -> dict[str, Plan | None]:

@@ -60,6 +60,21 @@ def test_an_output_folder_that_cannot_be_written_is_named_before_training(redens
     assert line.endswith("choose another --out")
 
 
+def test_a_part_of_the_seeds_is_trained_and_says_what_is_next(redense):
+    flags = (*SHORT, "--seeds", "2", "--methods", "dense,lower_lr,dsd")
+    answer = redense("prove", "mine.py:train", *flags, "--shard", "2/2")
+    assert answer.code == 0
+    assert "No verdict: this is part 2 of 2" in answer.out
+    assert sorted(path.name for path in Path("runs/prove-train").glob("*--*")) == [
+        "dense--1",
+        "dsd--1",
+        "lower_lr--1",
+    ]
+    again = redense("prove", "mine.py:train", *flags)
+    assert again.code == 0
+    assert "valid top1" in again.out
+
+
 def test_a_dry_run_trains_nothing_and_says_what_it_would_cost(redense):
     answer = redense("prove", "mine.py:train", *SHORT, "--dry-run")
     assert answer.code == 0
@@ -109,6 +124,9 @@ def test_what_is_no_function_is_one_line(redense, target, said):
         (("--within", "0.5"), "within is a width above 0 that goes with --seeds auto"),
         (("--backend", "slurm"), "backend must be one of loky, dask, ray, got 'slurm'"),
         (("--methods", "dense,dds"), "there is no method 'dds'"),
+        (("--shard", "2"), "shard must be a part of the seeds such as 2/4, got '2'"),
+        (("--shard", "3/2"), "got 3 of 2"),
+        (("--shard", "1/2", "--seeds", "auto"), "cannot be a part of them"),
     ],
 )
 def test_bad_flags_are_one_line_before_any_training(redense, flags, said):

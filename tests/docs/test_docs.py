@@ -25,7 +25,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
-from conftest import CLASSES, TINY, torchrun, write_pictures
+from conftest import CLASSES, MINE, TINY, torchrun, write_pictures
 from PIL import Image
 from pyarrow import parquet
 from torch import nn
@@ -195,7 +195,7 @@ def desk(page, tmp_path, monkeypatch, stripes):
         for text in blocks(page, ending):
             (tmp_path / f"plan.{ending}").write_text(text)
     write_pictures(tmp_path / "my-pictures", side=64)
-    (tmp_path / "mine.py").write_text("def train(run):\n    return len(run.plan)\n")
+    (tmp_path / "mine.py").write_text(MINE)
     shards = tmp_path / "imagenet-1k"
     shards.mkdir()
     for part, many in (("train", 4), ("validation", 2)):
@@ -217,6 +217,8 @@ def test_a_pages_commands_run_as_they_are_printed(page, desk, redense):
         if words[0] == "torchrun":
             program = words[words.index("-m") + 1 :]
             assert torchrun(int(words[2]), "-m", *program)
+        elif words[0] == "cp":
+            subprocess.run(words, check=True)
         elif words[0] == "redense" and words[1:3] == ["prove", "images"]:
             start_and_stop(words)
         elif words[0] == "redense":
@@ -260,7 +262,7 @@ def test_other_shell_lines_name_what_exists(page):
             assert set(asked) <= extras.keys(), words
             assert "constraints.txt" not in words or (ROOT / "constraints.txt").exists()
         else:
-            assert words[0] in ("redense", "git", "cd", "torchrun"), words
+            assert words[0] in ("redense", "git", "cd", "cp", "torchrun"), words
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))

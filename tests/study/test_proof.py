@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -81,6 +82,36 @@ def test_more_seeds_after_a_look_are_called_that(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "this study was judged at 2 seeds and now gets 1 more" in said
     assert "--seeds auto pays for its looks" in said
+
+
+def test_parts_of_a_study_are_trained_apart_and_judged_together(tmp_path, capsys):
+    whole = prove(train, tmp_path / "whole", seeds=3)
+    for part in (1, 2):
+        study = prove(train, tmp_path / f"part{part}", seeds=3, shard=(part, 2))
+        assert {record["seed"] for record in study.records} == {(1,): {0, 2}, (2,): {1}}[(part,)]
+        assert f"No verdict: this is part {part} of 2; copy what lies" in str(study)
+        shutil.copytree(tmp_path / f"part{part}", tmp_path / "together", dirs_exist_ok=True)
+    capsys.readouterr()
+    together = prove(train, tmp_path / "together", seeds=3)
+    assert not capsys.readouterr().err  # nothing is trained
+    assert together.scores == whole.scores
+    assert together.verdict == whole.verdict
+
+
+@pytest.mark.parametrize(
+    ("shard", "error", "said"),
+    [
+        ((0, 2), ValueError, "counted from 1; got 0 of 2"),
+        ((3, 2), ValueError, "got 3 of 2"),
+        ((1, 3), ValueError, "at most 2 parts"),
+        ("1/2", TypeError, "two whole numbers"),
+        ((1.0, 2), TypeError, "two whole numbers"),
+    ],
+)
+def test_what_is_no_part_of_the_seeds_is_refused(tmp_path, shard, error, said):
+    with pytest.raises(error, match=re.escape(said)):
+        prove(train, tmp_path / "study", shard=shard)
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_copy_of_a_run_that_is_kept_aside_is_none_of_the_studys(tmp_path):

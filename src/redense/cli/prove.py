@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Study:
             last three bring controls of their own rates, full_lr, acdc_lr, spdf_lr.
         jobs: runs at a time, one thread each; default one per core that this process may use.
         backend: loky on this machine, dask or ray for a cluster.
+        shard: 2/4 trains the second of four parts of the seeds, for machines that share nothing;
+            copy all parts' folders into one and leave --shard out for the verdict.
         split: what the verdict reads: test, or valid while choosing a setting.
         out: study folder; default runs/prove-NAME. An unfinished study there goes on.
     """
@@ -65,10 +68,13 @@ class Study:
     methods: str = "dense,longer,lower_lr,swa,random_dsd,dsd"
     jobs: int | None = None
     backend: str = "loky"
+    shard: str | None = None
     split: str = "test"
     out: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.shard is not None and not re.fullmatch(r"\d+/\d+", self.shard):
+            raise ValueError(f"shard must be a part of the seeds such as 2/4, got {self.shard!r}")
         if self.split not in ("test", "valid"):
             raise ValueError(f"split must be test or valid, got {self.split!r}")
         if self.backend not in ("loky", "dask", "ray"):
@@ -97,6 +103,14 @@ class Study:
     def count(self) -> int:
         """Of seeds, or the most."""
         return self.most if self.grows else int(self.seeds)
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """Of the seeds: which, and of how many."""
+        if self.shard is None:
+            return None
+        part, parts = map(int, self.shard.split("/"))
+        return part, parts
 
     @property
     def workers(self) -> int:
@@ -153,13 +167,20 @@ def _parser(target: str, recipe: str | None, flags: list[str]) -> Parser:
 def _question(
     target: str, recipe: str | None, asked: argparse.Namespace, study: Study, command: list[str]
 ) -> Question:
-    from redense.proof import Question, check_function, source_sha256, with_controls
+    from redense.proof import (
+        Question,
+        check_function,
+        check_shard,
+        source_sha256,
+        with_controls,
+    )
     from redense.recipes import train as train_recipe
     from redense.runs.configuration import RunConfig
     from redense.study.methods import build_methods
 
     train: Callable[[Run], Any]
     defaults: dict[str, Any]
+    check_shard(study.part, study.count, grows=study.grows)
     methods = build_methods(with_controls(study.methods.split(",")), _plans(asked))
     if recipe is None:
         function = load_function(target)
@@ -186,6 +207,7 @@ def _question(
         source_sha256=source,
         split=study.split,
         options=defaults,
+        shard=study.part,
     )
 
 
@@ -266,5 +288,7 @@ def _answer(question: Question, study: Study) -> int:
     print(found)
     if found.failed:
         return 1
+    if found.shard is not None:
+        return 0
     write_text(question.folder / "summary.md", as_markdown(found.summary) + "\n")
     return 0
