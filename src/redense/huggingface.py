@@ -40,8 +40,9 @@ class DSDCallback(TrainerCallback):
 
     Each step trains at the Trainer's scheduled rate times the plan's factor, so
     ``lr_scheduler_type="constant"`` gives the plan's rates alone and any other schedule is their
-    envelope; the Trainer logs the product. A schedule that already is ``LambdaLR(optimizer,
-    plan.lr_factor)`` (``Trainer(optimizers=...)``) is left as it is.
+    envelope; the Trainer logs the product. Of a plan in epochs each epoch has one factor. A
+    schedule that already is ``LambdaLR(optimizer, plan.lr_factor)`` (``Trainer(optimizers=...)``)
+    is left as it is.
 
     The first step of a phase opens it: the checkpoint of a dense phase's last epoch is still dense.
     The Trainer tells no callback of an exception: what was held then is let go when the next
@@ -54,6 +55,7 @@ class DSDCallback(TrainerCallback):
         include, exclude: which weights may be held, passed to `redense.prunable`.
         averages: models that average this one (timm's ``ModelEmaV3``, an ``AveragedModel``): what
             is held is zeroed in them too.
+        smooth: let a phase's decay run on inside an epoch, from step to step.
 
     >>> args = TrainingArguments("out", num_train_epochs=len(plan), lr_scheduler_type="constant")
     >>> Trainer(model, args, train_dataset=data, callbacks=[DSDCallback(plan)]).train()
@@ -67,8 +69,9 @@ class DSDCallback(TrainerCallback):
         include: Patterns | None = None,
         exclude: Patterns | None = None,
         averages: Iterable[nn.Module] = (),
+        smooth: bool = False,
     ) -> None:
-        self.plan, self.unit = plan, unit
+        self.plan, self.unit, self.smooth = plan, unit, smooth
         self._walk = Walk(plan, unit, include, exclude, averages)
         self.phases: PhaseScheduler | None = None
         """The scheduler, from the training's begin on; None with an empty plan."""
@@ -133,7 +136,7 @@ class DSDCallback(TrainerCallback):
         """Multiply the scheduled rate by the plan's factor, for this step only: schedules read the
         rate they set."""
         if self.phases is not None and not self._follows_plan:
-            done = state.epoch if self.unit == "epoch" else state.global_step
+            done = state.epoch if self.smooth and self.unit == "epoch" else 0
             factor = self.plan.lr_factor(max(done, self.phases.position))
             self._rates.apply(kwargs["optimizer"].param_groups, factor)
 

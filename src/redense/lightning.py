@@ -31,8 +31,8 @@ class DSDCallback(Callback):
 
     Each step trains at the module's own rate times the plan's factor: without a schedule these are
     the plan's rates, and any other schedule is their envelope. A schedule that already is
-    ``LambdaLR(optimizer, plan.lr_factor)`` is left as it is. A phase's decay runs smoothly through
-    its epochs.
+    ``LambdaLR(optimizer, plan.lr_factor)`` is left as it is. Of a plan in epochs each epoch has one
+    factor, as in a loop that steps that schedule once per epoch.
 
     It moves to the front of the Trainer's callbacks, so that all others see the phase and the rate
     that a batch is trained with. Under ``fast_dev_run`` each batch stands for a phase. An empty
@@ -46,6 +46,7 @@ class DSDCallback(Callback):
         averages: models that average the module, or a part of it, beside those that other
             callbacks keep (``WeightAveraging``, ``StochasticWeightAveraging``, an ``AveragedModel``
             or timm's ``ModelEmaV3``): what is held is zeroed in them too.
+        smooth: let a phase's decay run on inside an epoch, from step to step.
 
     >>> trainer = Trainer(max_epochs=len(plan), callbacks=[DSDCallback(plan)])
     """
@@ -58,8 +59,9 @@ class DSDCallback(Callback):
         include: Patterns | None = None,
         exclude: Patterns | None = None,
         averages: Iterable[nn.Module] = (),
+        smooth: bool = False,
     ) -> None:
-        self.plan, self.unit = plan, unit
+        self.plan, self.unit, self.smooth = plan, unit, smooth
         self._walk = Walk(plan, unit, include, exclude, averages)
         self.phases: PhaseScheduler | None = None
         """The scheduler, while training runs; None with an empty plan."""
@@ -230,11 +232,11 @@ class DSDCallback(Callback):
         if not self._handles:
             return
         assert self.phases is not None
-        first = batch_idx - batch_idx % trainer.accumulate_grad_batches
-        # a step has one rate, its first batch's
-        done = first / max(trainer.num_training_batches, 1) if self.unit == "epoch" else 0.0
-        if trainer.fast_dev_run:
-            done = 0.0
+        done = 0.0
+        if self.smooth and self.unit == "epoch" and not trainer.fast_dev_run:
+            # a step has one rate, its first batch's
+            first = batch_idx - batch_idx % trainer.accumulate_grad_batches
+            done = first / max(trainer.num_training_batches, 1)
         self._factor = self.plan.lr_factor(self.phases.position + done)
         for optimizer in trainer.optimizers:
             self._rates.apply(optimizer.param_groups, self._factor)

@@ -176,10 +176,19 @@ def test_under_a_constant_schedule_the_rates_are_the_plan_s(tmp_path):
     assert diary.rates == [0.01 * IN_STEPS.lr_factor(step) for step in range(18)]
 
 
-def test_rates_decay_smoothly_inside_an_epoch_up_to_the_last_step(tmp_path):
-    plan = dsd(2, 2, 2, decay="linear")
+def test_an_epoch_has_one_rate_as_in_a_loop_that_steps_a_schedule_per_epoch(tmp_path):
+    plan = dsd(2, 2, 2, decay="cosine")
     diary = Diary()
     trainer(tmp_path, [DSDCallback(plan), diary]).train()
+    assert diary.rates == pytest.approx(
+        [0.01 * plan.lr_factor(step // BATCHES) for step in range(18)]
+    )
+
+
+def test_rates_may_decay_smoothly_inside_an_epoch_up_to_the_last_step(tmp_path):
+    plan = dsd(2, 2, 2, decay="linear")
+    diary = Diary()
+    trainer(tmp_path, [DSDCallback(plan, smooth=True), diary]).train()
     assert diary.rates == pytest.approx(
         [0.01 * plan.lr_factor(step / BATCHES) for step in range(18)]
     )

@@ -101,6 +101,18 @@ def test_phases_follow_the_plan_by_steps(tmp_path):
     assert diary.rates == pytest.approx([0.1 * plan.lr_factor(step) for step in range(12)])
 
 
+@pytest.mark.parametrize("smooth", [False, True])
+def test_an_epoch_has_one_rate_as_in_a_loop_that_steps_a_schedule_per_epoch(tmp_path, smooth):
+    plan = redense.dsd(dense=2, sparse=2, redense=2, sparsity=0.5, decay="cosine")
+    by_lightning, by_schedule = Diary(), Diary()
+    fit(tmp_path, [DSDCallback(plan, smooth=smooth), by_lightning])
+    own = Net(lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, plan.lr_factor))
+    fit(tmp_path, [DSDCallback(plan), by_schedule], own)
+    epochs = [step / 4 if smooth else step // 4 for step in range(24)]
+    assert by_lightning.rates == pytest.approx([0.1 * plan.lr_factor(epoch) for epoch in epochs])
+    assert (by_lightning.rates == pytest.approx(by_schedule.rates)) == (not smooth)
+
+
 def test_a_module_with_its_own_scheduler_keeps_it(tmp_path):
     diary = Diary()
 

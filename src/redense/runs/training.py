@@ -70,7 +70,7 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     if config.average:
         averaging.append(Averaging(plan, config.average))  # SWA has the last word
     callbacks: list[Callback] = [
-        DSDCallback(plan_within(plan), include=include, exclude=exclude),
+        DSDCallback(plan_within(plan), include=include, exclude=exclude, smooth=True),
         *averaging,
         history,
     ]
