@@ -14,6 +14,7 @@ from xxhash import xxh3_128
 from redense.tensors.sharded import shard_of
 
 _KEY = "content_sum"
+_PLAIN = (str, bool, int, float, complex, torch.dtype, torch.device)
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +53,9 @@ def content_sum(content: Any) -> str:
 
 
 def _feed(digest: xxh3_128, value: Any) -> None:
-    if isinstance(value, Tensor):
+    if value is None or isinstance(value, _PLAIN):  # most of what there is, so asked first
+        _name(digest, f"{_written(value)};")
+    elif isinstance(value, Tensor):
         _name(digest, f"tensor {value.dtype} {tuple(value.shape)};")
         if not value.is_meta:
             digest.update(_bytes_of(value))
@@ -91,7 +94,9 @@ def _bytes_of(tensor: Tensor) -> Any:
 def _written(value: Any) -> str:
     if value is None or isinstance(value, (str, bool, complex, torch.dtype, torch.device)):
         return f"{type(value).__name__} {value!r}"
-    if isinstance(value, Integral):
+    if isinstance(value, float):  # the built-in type first: abstract ones are slow
+        return f"float {float(value)!r}"
+    if isinstance(value, (int, Integral)):
         return f"int {int(value)}"
     if isinstance(value, Real):
         return f"float {float(value)!r}"
