@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import redense
 from redense.prunable import prunable
-from redense.recipes.captions import scores
+from redense.recipes.captions import nearest, scores
 from redense.recipes.captions.decoding import beam_search, greedy
 from redense.recipes.captions.models import STOP, NeuralTalk, neuraltalk, next_words
 
@@ -322,6 +322,16 @@ def test_each_caption_is_scored_by_itself():
         for one, right in zip(captions, references, strict=True)
     ]
     assert scores.each(["a man", ""], [["a man"], ["a man"]]) == [pytest.approx(100), 0]
+
+
+def test_the_nearest_training_picture_s_caption_is_said(monkeypatch):
+    monkeypatch.setattr(nearest, "_MOST", 4)  # two rows at a time
+    generator = torch.Generator().manual_seed(0)
+    train, asked = torch.tensor([[1.0, 0, 0], [-1, 0, 0]]), torch.randn(5, 3, generator=generator)
+    said = nearest.nearest_captions(train, asked, [["a cat", "one cat"], ["a dog"]])
+    apart = [[float((one - other).norm()) for other in train] for one in asked]
+    assert said == [("a cat", "a dog")[distances[1] < distances[0]] for distances in apart]
+    assert len(set(said)) == 2
 
 
 def test_the_constant_caption_is_the_best_of_trains():

@@ -18,8 +18,11 @@ from redense.recipes.captions import scores
 from redense.recipes.captions.data import Batches, Images, Pairs, load
 from redense.recipes.captions.decoding import beam_search, greedy
 from redense.recipes.captions.examples import keep_examples, keep_network
+from redense.recipes.captions.features import read_images
 from redense.recipes.captions.models import NeuralTalk, next_words
+from redense.recipes.captions.nearest import nearest_captions
 from redense.recipes.captions.options import CaptionOptions
+from redense.recipes.captions.word_cnn import SIZE
 from redense.runs.task import Metric
 
 
@@ -157,19 +160,39 @@ class CaptionTask(LightningModule):
         return scores.constant_caption(self.data.splits["train"].references)
 
     def _more(self, captions: list[str], references: list[list[str]]) -> dict[str, float]:
-        """The slower scores, those without captions that flatter, and what one constant caption
-        would have."""
-        found = scores.more(captions, references)
-        if self.data.apart:
-            rest = [
-                n
-                for n, right in enumerate(references)
-                if not any(self.data.apart in text for text in right)
-            ]
-            if rest:
-                mark = f"_without_{self.data.apart.replace(' ', '_')}"
-                kept, right = [captions[n] for n in rest], [references[n] for n in rest]
-                found |= {name + mark: value for name, value in scores.bleu(kept, right).items()}
-                found["exact" + mark] = scores.exact(kept, right)
+        """The slower scores, those without captions that flatter, and those of captioners that
+        learn nothing: one caption for all, and the nearest training picture's."""
+        found = scores.more(captions, references) | self._apart(captions, references)
         said = scores.bleu([self._constant] * len(references), references)
-        return found | {f"{name}_constant": value for name, value in said.items()}
+        found |= {f"{name}_constant": value for name, value in said.items()}
+        for by, said in self._nearest().items():
+            found[f"bleu4_nearest_{by}"] = scores.bleu(said, references)["bleu4"]
+            found |= {
+                name.replace("bleu4", f"bleu4_nearest_{by}"): value
+                for name, value in self._apart(said, references).items()
+                if name.startswith("bleu4")
+            }
+        return found
+
+    def _apart(self, captions: list[str], references: list[list[str]]) -> dict[str, float]:
+        """BLEU and exact match without the captions that flatter; empty where there are none."""
+        apart = self.data.apart
+        rest = [n for n, right in enumerate(references) if not any(apart in text for text in right)]
+        if not apart or not rest:
+            return {}
+        kept, right = [captions[n] for n in rest], [references[n] for n in rest]
+        found = scores.bleu(kept, right) | {"exact": scores.exact(kept, right)}
+        return {f"{name}_without_{apart.replace(' ', '_')}": one for name, one in found.items()}
+
+    def _nearest(self) -> dict[str, list[str]]:
+        """What was said of the nearest training picture, by features; of drawings also by pixels,
+        which their own network reads anyway."""
+        train, asked = self.data.splits["train"], self.data.splits[self._kind]
+        found = {"features": nearest_captions(train.features, asked.features, train.references)}
+        if self.data.cnn is not None and self.data.cnn.size == SIZE:
+            pixels = (
+                read_images([picture.file for picture in split.pictures], SIZE).flatten(1)
+                for split in (train, asked)
+            )
+            found["pixels"] = nearest_captions(*pixels, train.references)
+        return found
