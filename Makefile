@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills models \
+.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models \
 	results-images results-captions results-speech results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start
 
@@ -57,6 +57,10 @@ fuzz: setup
 # 50 kills at random moments, each started again: about 20 minutes of two cores
 kills: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills --kills 50
+
+# the C kernel on 10,000 odd tensors under GCC's AddressSanitizer and UBSan: about a minute
+sanitize: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sanitize
 
 # PEERS=/path/to/python of an environment with fasterai, nncf and torchao measures those too
 bench: setup

@@ -1,6 +1,9 @@
 """Zeroing pruned elements: the compiled kernel and plain torch do the same to every bit."""
 
+import json
+import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -13,6 +16,7 @@ from torch import nn
 
 from redense.tensors import zeroing
 
+ROOT = Path(__file__).parents[2]
 CHUNK = zeroing._CHUNK
 WAYS = [zeroing.zero_pruned_plain_, zeroing.zero_pruned_]
 INTEGERS = {
@@ -165,3 +169,28 @@ def test_a_subclass_without_memory_goes_through_its_own_operations():
     zeroing.zero_pruned_(both, TwoTensor(mask, mask))
     assert both.a.tolist() == [1, 0, 1, 0]
     assert both.b.tolist() == [2, 0, 2, 0]
+
+
+def _sanitizers():
+    if not shutil.which("gcc"):
+        return False
+    asked = ["gcc", "-print-file-name=libasan.so"]  # the bare name where there is none
+    said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return Path(said).is_absolute()
+
+
+@pytest.mark.skipif(not _sanitizers(), reason="gcc with its sanitizers is not installed")
+def test_odd_tensors_come_out_as_in_plain_torch_and_no_sanitizer_complains(tmp_path):
+    out = tmp_path / "sanitize.json"
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.sanitize", "--cases", "400", "--out", str(out)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        check=False,
+    )
+    record = json.loads(out.read_text("utf-8"))
+    assert record["a read past the end is caught"]
+    assert record["sanitizers"] == ""
+    assert record["differences"] == []
+    assert min(record["kinds"].values()) == 20
+    assert record["ways"]["by the kernel"] > 200

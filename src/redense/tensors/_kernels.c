@@ -20,11 +20,13 @@
 
 #define PIECE 32768 /* elements that one thread takes at a time; fewer are not worth a second thread */
 
+/* bits_32 may begin anywhere: in torch.frombuffer(content, offset=1), say */
 #define ZERO_PRUNED(WIDTH)                                                                                             \
-    WIDEST static void zero_piece_##WIDTH(uint##WIDTH##_t *bits, const uint8_t *kept, Py_ssize_t count) {              \
+    typedef uint##WIDTH##_t __attribute__((aligned(1), may_alias)) bits_##WIDTH;                                       \
+    WIDEST static void zero_piece_##WIDTH(bits_##WIDTH *bits, const uint8_t *kept, Py_ssize_t count) {                 \
         for (Py_ssize_t i = 0; i < count; i++) bits[i] &= (uint##WIDTH##_t)(-(int##WIDTH##_t)(kept[i] != 0));          \
     }                                                                                                                  \
-    static void zero_##WIDTH(uint##WIDTH##_t *bits, const uint8_t *kept, Py_ssize_t count, int threads) {              \
+    static void zero_##WIDTH(bits_##WIDTH *bits, const uint8_t *kept, Py_ssize_t count, int threads) {                 \
         _Pragma("omp parallel for schedule(static) num_threads(threads) if (count > PIECE)")                           \
         for (Py_ssize_t start = 0; start < count; start += PIECE)                                                      \
             zero_piece_##WIDTH(bits + start, kept + start, count - start < PIECE ? count - start : PIECE);             \
@@ -34,6 +36,13 @@ ZERO_PRUNED(8)
 ZERO_PRUNED(16)
 ZERO_PRUNED(32)
 ZERO_PRUNED(64)
+
+/* Whether zeroing would change mask bytes that are still to be read; a byte that is its own mask is read first. */
+static int overlap(const void *bits, const uint8_t *kept, Py_ssize_t count, Py_ssize_t width) {
+    uintptr_t first = (uintptr_t)bits, mask = (uintptr_t)kept, many = (uintptr_t)count;
+    if (width == 1 && first == mask) return 0;
+    return first < mask + many && mask < first + many * (uintptr_t)width;
+}
 
 static PyObject *zero_pruned(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
     if (given != 5) return PyErr_Format(PyExc_TypeError, "zero_pruned takes 5 arguments, got %zd", given);
@@ -45,6 +54,8 @@ static PyObject *zero_pruned(PyObject *module, PyObject *const *arguments, Py_ss
     if (width != 1 && width != 2 && width != 4 && width != 8)
         return PyErr_Format(PyExc_ValueError, "an element has 1, 2, 4 or 8 bytes, got %zd", width);
     if (count > 0 && (!bits || !kept)) return PyErr_Format(PyExc_ValueError, "a tensor has no memory of its own");
+    if (overlap(bits, kept, count, width))
+        return PyErr_Format(PyExc_RuntimeError, "the mask lies in the memory of the tensor that it is for; clone it");
     Py_BEGIN_ALLOW_THREADS
     if (width == 1) zero_8(bits, kept, count, threads);
     if (width == 2) zero_16(bits, kept, count, threads);
