@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,11 +22,12 @@ from redense.plan import Plan
 from redense.runs.configuration import RunConfig
 from redense.runs.run import Run
 from redense.runs.sections import Section, Text
-from redense.study.folder import open_study, records
-from redense.study.jobs import Job, plan_jobs, saved_share
-from redense.study.looks import looks
+from redense.study.folder import judged, judged_at, open_study, records
+from redense.study.jobs import Job, as_they_lie, plan_jobs, saved_share
+from redense.study.looks import confidence, looked_before, looks
 from redense.study.methods import BASELINE, CONTROL, METHODS, Method, build_methods
 from redense.study.running import run_study
+from redense.study.stats import least_seeds
 from redense.study.summary import Summary, print_table, sentences, settled, summarize_records
 from redense.study.work import FunctionWork
 
@@ -60,6 +62,8 @@ class Study:
     """Seeds, where they were added until the verdict was clear."""
     shard: tuple[int, int] | None = None
     """Which part of the seeds was asked for, and of how many; then there is no verdict yet."""
+    looks: tuple[int, ...] = ()
+    """How many of these seeds the study was judged at before."""
 
     @property
     def summary(self) -> Summary:
@@ -89,7 +93,7 @@ class Study:
             said = sentences(self.summary)
         except ValueError as error:
             said = [f"No verdict: {error}.", *(f"Missing: {one}." for one in self._missing)]
-        return "\n\n".join([*said, *self._in_full])
+        return "\n\n".join([*said, *looked_before(self.looks), *self._in_full])
 
     @property
     def scores(self) -> list[dict[str, Any]]:
@@ -99,6 +103,14 @@ class Study:
             {"method": record["method"], "seed": record["seed"], **record[split]}
             for record in self.records
         ]
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is a verdict to be seen."""
+        try:
+            return bool(self.summary)
+        except ValueError:
+            return False
 
     def settled(self, within: float | None) -> bool:
         """Whether more seeds are not needed: the verdict is clear, or its interval narrower than
@@ -226,6 +238,7 @@ def prove(
     grows = seeds == "auto"
     count: Any = most if grows else seeds
     _check(plan, count, first_seed, jobs, split)
+    _check_kinds(methods, out, within, higher_is_better)
     _check_growth(grows, most, within)
     check_shard(shard, count, grows=grows)
     built = build_methods(with_controls(methods), {"": plan})
@@ -287,8 +300,10 @@ class Question:
     def answer(self, *, jobs: int = 1, backend: str = "loky") -> Study:
         """Train what is not trained yet, and judge."""
         open_study(self.folder, self._settings(), self._defaults())
-        if said := self._looked_before():
-            print(said, file=sys.stderr)
+        if warning := self.too_few:
+            print(warning, file=sys.stderr)
+        for said in looked_before(self._looks):
+            print(f"warning: {said}", file=sys.stderr)
         failed: list[Failure] = []
         trained = 0
         for seeds in self.judged_at:
@@ -298,6 +313,8 @@ class Question:
             if self.grows and study.settled(self.within):
                 break
             trained = seeds
+        if not self.grows and study.is_judged:
+            judged_at(self.folder, self._seeds)
         return study
 
     @property
@@ -316,29 +333,12 @@ class Question:
             f"branching spares {100 * saved_share(planned):.0f} %"
         )
 
-    def _looked_before(self) -> str:
-        """A warning where a study that was complete gets more seeds; empty elsewhere."""
-        done: dict[int, list[bool]] = {}
-        for job in self.planned:
-            exists = (self.folder / job.name / "record.json").exists()
-            done.setdefault(job.config.seed, []).append(exists)
-        whole, untouched = (
-            sum(test(runs) for runs in done.values()) for test in (all, lambda runs: not any(runs))
-        )
-        if self.grows or self.shard or whole < 2 or not untouched or whole + untouched < len(done):
-            return ""
-        return (
-            f"warning: this study was judged at {whole} seeds and now gets {untouched} more: with "
-            "every look at the verdict a difference that is not there has another chance to be "
-            "found; --seeds auto pays for its looks"
-        )
-
     def _planned(self, trained: int, seeds: int) -> list[Job]:
         numbers = range(self.first_seed + trained, self.first_seed + seeds)
         if self.shard is not None:
             part, parts = self.shard
             numbers = numbers[part - 1 :: parts]
-        return plan_jobs(self.methods, numbers, self.config)
+        return as_they_lie(self.folder, plan_jobs(self.methods, numbers, self.config))
 
     def _train(self, planned: Sequence[Job], jobs: int, backend: str) -> list[Failure]:
         left = [job for job in planned if not (self.folder / job.name / "record.json").exists()]
@@ -352,24 +352,62 @@ class Question:
                 outcome.job.config.method,
                 outcome.job.config.seed,
                 outcome.error,
-                self.folder / outcome.job.name / "error.txt",
+                self.folder / (outcome.of or outcome.job.name) / "error.txt",
             )
             for outcome in run_study(self.folder, planned, work, workers=jobs, backend=backend)
             if outcome.error
         ]
 
     def _study(self, failed: Sequence[Failure]) -> Study:
+        asked = [
+            record
+            for record in records(self.folder)
+            if record["method"] in self.methods and record["seed"] in self._seeds
+        ]
         return Study(
             self.folder,
             self.split,
-            tuple(records(self.folder)),
+            tuple(asked),
             tuple(failed),
-            saved_share(self.planned),
+            saved_share(
+                self._could_share if any(not r["branched"] for r in asked) else self.planned
+            ),
+            looks=self._looks,
             control=self.control,
             baseline=self.baseline,
             most=self._most,
             shard=self.shard,
         )
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    @property
+    def _could_share(self) -> list[Job]:
+        return plan_jobs(self.methods, self._seeds, self.config)
+
+    @property
+    def _looks(self) -> tuple[int, ...]:
+        """Earlier judgments at fewer of these seeds; a study that grows pays for its own."""
+        earlier = [] if self.grows else judged(self.folder)
+        return tuple(sorted(len(one) for one in earlier if one < set(self._seeds)))
+
+    @property
+    def too_few(self) -> str:
+        """A warning where the seeds allow no verdict; empty where they do."""
+        if self.seeds >= self.least_seeds or self.shard:
+            return ""
+        flag = "most" if self.grows else "seeds"
+        return (
+            f"warning: {self.seeds} seeds allow no verdict on {len(self.methods)} methods, pass "
+            f"--{flag} {self.least_seeds} ({flag}={self.least_seeds}) or fewer methods"
+        )
+
+    @property
+    def least_seeds(self) -> int:
+        """With fewer no difference can pass, however large."""
+        return least_seeds(len(self.methods) - 1, confidence(self._most))
 
     @property
     def _most(self) -> int | None:
@@ -389,7 +427,7 @@ class Question:
         return {**asdict(RunConfig()), **against, **known}
 
 
-_OF_A_RUN = ("method", "seed", "plan", "average", "select", "weight_decay", "shrink")
+_OF_A_RUN = ("method", "seed", "plan", "average", "select", "keep_best", "weight_decay", "shrink")
 """Settings in which the runs of a study differ."""
 
 
@@ -401,6 +439,24 @@ def check_function(train: Any) -> None:
         inspect.signature(train).bind(object())
     except TypeError as error:
         raise TypeError(f"train must take one argument, a run: {error}") from error
+
+
+def _check_kinds(methods: Any, out: Any, within: Any, higher_is_better: Any) -> None:
+    """Raise TypeError where an argument is not of the kind that it must be."""
+    if not isinstance(methods, Iterable):
+        raise TypeError(f"methods must be names, or plans by name, got {methods!r}")
+    for name, plan in methods.items() if isinstance(methods, Mapping) else ():
+        if plan is not None and not isinstance(plan, Plan):
+            raise TypeError(
+                f"methods: {name!r} must be a redense.Plan, or None for redense's own of that "
+                f"name, got {plan!r}"
+            )
+    if not isinstance(out, (str, os.PathLike)):
+        raise TypeError(f"out must be the study's folder, got {out!r}")
+    if within is not None and (isinstance(within, bool) or not isinstance(within, (int, float))):
+        raise TypeError(f"within must be a number, got {within!r}")
+    if not isinstance(higher_is_better, bool):
+        raise TypeError(f"higher_is_better must be True or False, got {higher_is_better!r}")
 
 
 def _check(plan: Any, seeds: Any, first_seed: Any, jobs: Any, split: str) -> None:

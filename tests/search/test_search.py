@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,6 +226,28 @@ def test_two_workers_search_as_one_does(tmp_path):
     found = search(train, tmp_path / "search", jobs=2)
     assert [one.side for one in found.tried].count("plan") == 4
     assert not found.study.failed
+
+
+def test_early_stopping_in_the_shared_phase_draws_no_more_trials_to_itself(tmp_path, capsys):
+    """Its score is the same whatever else is drawn, and the best of all here."""
+
+    def falls(run):
+        model = nn.Linear(20, 20)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        for epoch in run.epochs(model, optimizer):
+            optimizer.zero_grad()
+            model(torch.ones(1, 20)).square().sum().backward()
+            optimizer.step()
+            run.log(top1=-float(epoch))
+        return {"top1": 5.0 if run.config.select == "best" else float(-len(run.plan))}
+
+    found = search(falls, tmp_path / "search", trials=12, anyway=True)
+    controls = [one for one in found.tried if one.side == "control"]
+    ways = Counter(one.choices["scored"] for one in controls)
+    assert [one.kept_shared for one in controls].count(True) == ways["best epoch"] <= 2
+    assert min(ways["last epoch"], ways["averaged"]) >= 4
+    assert found.best_control.choices["scored"] == "best epoch"
+    assert "an epoch of the shared phase" in capsys.readouterr().err
 
 
 def test_a_trial_that_fails_or_diverges_is_a_bad_one_and_is_told(tmp_path):

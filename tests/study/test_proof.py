@@ -12,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -73,15 +74,40 @@ def test_a_function_is_proved_against_its_controls_and_a_finished_study_is_only_
 
 
 def test_more_seeds_after_a_look_are_called_that(tmp_path, capsys):
-    prove(train, tmp_path / "study")
+    first = prove(train, tmp_path / "study")
+    for again in ({}, {"seeds": 2}):
+        assert prove(train, tmp_path / "study", **again).verdict == first.verdict
     assert "judged at" not in capsys.readouterr().err
-    shutil.rmtree(tmp_path / "study/dsd--1")  # an unfinished study, not one that was judged
-    prove(train, tmp_path / "study")
-    assert "judged at" not in capsys.readouterr().err
+    more = prove(train, tmp_path / "study", seeds=3, methods=("dense", "lower_lr", "dsd", "pruned"))
+    for said in (capsys.readouterr().err, str(more), more.report().read_text()):
+        assert "this study was judged at 2 of its seeds before" in said
+    apart = prove(train, tmp_path / "study", first_seed=3)  # fresh seeds are no second look
+    assert "judged at" not in str(apart)
+    assert {record["seed"] for record in apart.records} == {3, 4}
+
+
+def test_a_killed_study_is_not_taken_for_one_that_was_judged(tmp_path, capsys):
     prove(train, tmp_path / "study", seeds=3)
-    said = capsys.readouterr().err
-    assert "this study was judged at 2 seeds and now gets 1 more" in said
-    assert "--seeds auto pays for its looks" in said
+    for name in ("dense--2", "lower_lr--2", "dsd--2"):
+        shutil.rmtree(tmp_path / "study" / name)
+    settings = json.loads((tmp_path / "study/study.json").read_text())
+    del settings["judged"]  # it was killed before it came to a verdict
+    (tmp_path / "study/study.json").write_text(json.dumps(settings))
+    assert "judged at" not in str(prove(train, tmp_path / "study", seeds=3))
+
+
+def test_a_study_answers_what_is_asked_and_no_more(tmp_path):
+    prove(train, tmp_path / "study", seeds=3)
+    less = prove(train, tmp_path / "study", methods=("dense", "lower_lr"))
+    assert {(record["method"], record["seed"]) for record in less.records} == {
+        (method, seed) for method in ("dense", "lower_lr") for seed in (0, 1)
+    }
+
+
+def test_too_few_seeds_for_a_verdict_are_said_before_training(tmp_path, capsys):
+    prove(train, tmp_path / "study")
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("warning: 2 seeds allow no verdict on 3 methods, pass --seeds 7")
 
 
 def test_parts_of_a_study_are_trained_apart_and_judged_together(tmp_path, capsys):
@@ -93,7 +119,7 @@ def test_parts_of_a_study_are_trained_apart_and_judged_together(tmp_path, capsys
         shutil.copytree(tmp_path / f"part{part}", tmp_path / "together", dirs_exist_ok=True)
     capsys.readouterr()
     together = prove(train, tmp_path / "together", seeds=3)
-    assert not capsys.readouterr().err  # nothing is trained
+    assert "epochs to train" not in capsys.readouterr().err
     assert together.scores == whole.scores
     assert together.verdict == whole.verdict
 
@@ -147,6 +173,9 @@ def test_branched_runs_end_with_the_bits_of_runs_of_their_own(tmp_path):
     assert len(set(shas.values())) == 3
 
 
+STOPPED = ("early_stop", "dense", "lower_lr", "dsd")
+
+
 @pytest.mark.parametrize("best", [1, 3, 6])  # in the shared phase, behind it, the last epoch
 def test_the_best_epoch_of_shared_phases_is_kept_for_the_runs_that_branch(best, tmp_path):
     def peaks(run):
@@ -155,16 +184,159 @@ def test_the_best_epoch_of_shared_phases_is_kept_for_the_runs_that_branch(best, 
             optimizer.zero_grad()
             F.cross_entropy(model(points), labels).backward()
             optimizer.step()
-            run.log(top1=-abs(epoch - best))
-        return float(model(points).mean())
+            run.log(score=-abs(epoch - best), gradient=1.0)
+        return {"score": float(model(points).detach().mean())}
 
-    branched = prove(peaks, tmp_path / "branched", methods=("dense", "lower_lr", "early_stop"))
-    found = {r["method"]: r["weights_sha256"] for r in branched.records if r["seed"] == 0}
-    assert (found["early_stop"] == found["lower_lr"]) == (best == 6)
+    branched = prove(peaks, tmp_path / "branched", methods=STOPPED)
+    assert not branched.failed
+    found = {r["method"]: r for r in branched.records if r["seed"] == 0}
+    stopped, control = found["early_stop"], found["lower_lr"]
+    assert (stopped["weights_sha256"] == control["weights_sha256"]) == (best == 6)
+    assert (stopped["selected_epoch"], control["selected_epoch"]) == (best + 1, None)
     asked = RunFolder(tmp_path / "branched/early_stop--0").config
     alone = make_folder(tmp_path / "alone", asked.to_plan(), select="best")
-    assert carry_out(peaks, redense.Run(alone, quiet=True))["weights_sha256"] == found["early_stop"]
-    assert branched.spared > 0.5
+    record = carry_out(peaks, redense.Run(alone, quiet=True))
+    assert record["weights_sha256"] == stopped["weights_sha256"]
+    assert branched.spared > 0.4
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [
+        ({2: {"gradient": 1.0}}, "epoch 3 has no score"),
+        ({1: {}}, "epoch 2 has no score"),
+        ({0: {}, 1: {}}, "epoch 1 has no number"),
+    ],
+)
+def test_an_epoch_without_the_judged_score_costs_early_stopping_and_no_other(
+    epochs, said, tmp_path
+):
+    def forgets(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for epoch in run.epochs(model, optimizer):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+            run.log(**epochs.get(epoch, {"score": float(epoch == 0)}))
+        return {"score": float(model(points).detach().mean())}
+
+    study = prove(forgets, tmp_path / "study", methods=STOPPED)
+    assert {one.method for one in study.failed} == {"early_stop"}
+    assert all(said in one.why for one in study.failed)
+    assert all(one.file.exists() for one in study.failed)
+
+
+def test_early_stopping_chooses_by_what_is_judged_and_scores_what_it_chose(tmp_path):
+    def score_of(model, points, labels):
+        return float((model(points).argmax(1) == labels).float().mean())
+
+    def by_loss(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for _ in run.epochs(model, optimizer):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+            run.log(loss=1.0, top1=score_of(model, points, labels))
+        return {"top1": score_of(model, points, labels)}
+
+    def in_the_loop(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for epoch in run.epochs(model, optimizer):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+            score = -float(epoch)
+            run.log(top1=score)
+        return {"top1": score}
+
+    judged = prove(by_loss, tmp_path / "loss", methods=STOPPED)
+    assert {one.method for one in judged.failed} == {"early_stop"}
+    assert "chose by 'loss', the first number that was logged" in judged.failed[0].why
+    last = prove(in_the_loop, tmp_path / "last", methods=STOPPED)
+    assert {one.method for one in last.failed} == {"early_stop"}
+    assert "compute the score behind the loop" in last.failed[0].why
+
+
+def test_without_logged_scores_other_methods_still_share_their_epochs(tmp_path):
+    def logs_nothing(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for _ in run.epochs(model, optimizer):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points), labels).backward()
+            optimizer.step()
+        return float(model(points).detach().mean())
+
+    study = prove(logs_nothing, tmp_path / "study", methods=STOPPED)
+    assert {one.method for one in study.failed} == {"early_stop"}
+    first = [r["history"][0]["seconds"] for r in study.records if r["seed"] == 0]
+    assert len(first) == 3
+    assert len(set(first)) == 1
+
+
+def test_what_a_study_kept_too_little_for_is_announced_as_it_will_be(tmp_path, capsys):
+    prove(train, tmp_path / "study")
+    capsys.readouterr()
+    study = prove(
+        train, tmp_path / "study", methods=("dense", "lower_lr", "dsd", "early_stop", "swa")
+    )
+    # early stopping needs best weights that its parents did not keep, averaging does not
+    assert f"{2 * 7 + 2 * 4} epochs to train" in capsys.readouterr().err
+    trained = {r["method"]: r["history"][0]["seconds"] for r in study.records if r["seed"] == 0}
+    assert trained["swa"] == trained["dense"] != trained["early_stop"]
+    whole = ("dense", "lower_lr", "dsd", "early_stop", "swa")
+    at_once = prove(train, tmp_path / "at once", methods=whole)
+    assert at_once.scores == study.scores
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_a_shuffle_by_a_generator_of_ones_own_is_saved_or_refused(kind, tmp_path):
+    def shuffled(run, *, passes=True):
+        model, optimizer, points, labels = two_layers(run.seed)
+        if kind == "torch":
+            data = torch.utils.data.TensorDataset(points, labels)
+            own = torch.Generator().manual_seed(run.seed)
+            loader = torch.utils.data.DataLoader(data, 20, shuffle=True, generator=own)
+            given = {"loader": loader} if passes else {}
+        else:
+            own = np.random.default_rng(run.seed)
+            given = {"draws": own}
+        for _ in run.epochs(model, optimizer, **given):
+            batches = loader if kind == "torch" else [(points[own.permutation(60)], labels)]
+            for inputs, wanted in batches:
+                optimizer.zero_grad()
+                F.cross_entropy(model(inputs), wanted).backward()
+                optimizer.step()
+        return float(model(points).detach().mean())
+
+    branched = prove(shuffled, tmp_path / "branched")
+    assert not branched.failed
+    found = {r["method"]: r["weights_sha256"] for r in branched.records if r["seed"] == 0}
+    alone = redense.Run(make_folder(tmp_path / "alone", PLAN), quiet=True)
+    assert carry_out(shuffled, alone)["weights_sha256"] == found["dsd"]
+    if kind == "torch":
+        forgot = redense.Run(make_folder(tmp_path / "forgot", PLAN), quiet=True)
+        with pytest.raises(ValueError, match="loader shuffles by a generator of its own"):
+            carry_out(partial(shuffled, passes=False), forgot)
+
+
+def test_a_kill_between_a_checkpoint_and_its_phases_mark_is_made_good(tmp_path):
+    whole = redense.Run(make_folder(tmp_path / "whole", PLAN), quiet=True)
+    record = carry_out(train, whole)
+    for epoch, phase in zip((3, 5, 7), PLAN, strict=True):
+        folder = make_folder(tmp_path / phase.name, PLAN)
+
+        def killed(self, at, name, *, wanted=epoch, mark=RunFolder.mark_phase):
+            if at == wanted:
+                raise KeyboardInterrupt
+            mark(self, at, name)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RunFolder, "mark_phase", killed)
+            with pytest.raises(KeyboardInterrupt):
+                carry_out(train, redense.Run(folder, quiet=True))
+        again = carry_out(train, redense.Run(RunFolder(folder.path), quiet=True))
+        assert again["weights_sha256"] == record["weights_sha256"]
+        assert again["released"] == record["released"]
 
 
 def test_a_schedule_over_the_whole_plan_shares_no_epochs_and_that_is_said(tmp_path):
@@ -309,9 +481,12 @@ def test_a_method_that_a_loop_of_ones_own_cannot_carry_out_is_refused(tmp_path):
 
     study = prove(own_loop, tmp_path / "study", methods=("dense", "swa", "early_stop", "dsd"))
     assert {(one.method, one.why.partition(",")[0]) for one in study.failed} == {
-        ("swa", "ValueError: swa averages weights"),
-        ("early_stop", "ValueError: early_stop keeps the best epoch's weights"),
+        ("swa", "MethodError: swa averages weights"),
+        ("early_stop", "MethodError: early_stop keeps the best epoch's weights"),
     }
+    tried = [path.parent.name for path in (tmp_path / "study").glob("*--*/config.json")]
+    assert sum(name.startswith(("swa", "early_stop")) for name in tried) == 2  # one seed of each
+    assert all(one.file.exists() for one in study.failed)
 
 
 def test_from_a_trained_network_the_baseline_is_the_network_as_it_came(tmp_path):
@@ -463,6 +638,15 @@ def test_what_cannot_be_proved_is_refused_before_any_training(tmp_path):
         redense.prove(train, PLAN, seeds=1, out=tmp_path / "a")
     with pytest.raises(ValueError, match="no method 'dds'"):
         prove(train, tmp_path / "a", methods=("dds",))
+    for wrong, said in (
+        ({"methods": None}, "methods must be names"),
+        ({"methods": {"mine": 3}}, "'mine' must be a redense.Plan"),
+        ({"out": None}, "out must be the study's folder"),
+        ({"within": "x", "seeds": "auto"}, "within must be a number"),
+        ({"higher_is_better": "no"}, "higher_is_better must be True or False"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(said)):
+            redense.prove(train, PLAN, **{"out": tmp_path / "a", **wrong})
     assert not (tmp_path / "a").exists()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +132,6 @@ def prove_command(arguments: list[str]) -> int:
         return 0
     if name is not None:
         _check(question)
-    if warning := _too_few(question):
-        print(warning, file=sys.stderr)
     return _answer(question, study)
 
 
@@ -247,34 +244,12 @@ def _check(question: Question) -> None:
 def _dry_run(question: Question) -> str:
     """The plan of every method, what all cost, and from how many seeds on there is a verdict."""
     plans = [f"{name}\n{method.plan}" for name, method in question.methods.items()]
-    said = [*plans, question.announce(question.planned, question.planned), _least(question)]
-    return "\n\n".join([*said, *filter(None, [_too_few(question)])])
-
-
-def _least(question: Question) -> str:
-    return (
+    least = (
         f"a verdict on {len(question.methods) - 1} comparisons takes at least "
-        f"{_least_seeds(question)} seeds"
+        f"{question.least_seeds} seeds"
     )
-
-
-def _too_few(question: Question) -> str:
-    least = _least_seeds(question)
-    if question.seeds >= least:
-        return ""
-    flag = "most" if question.grows else "seeds"
-    return (
-        f"warning: {question.seeds} seeds allow no verdict on {len(question.methods)} methods, "
-        f"pass --{flag} {least} or fewer methods"
-    )
-
-
-def _least_seeds(question: Question) -> int:
-    from redense.study.looks import confidence
-    from redense.study.stats import least_seeds
-
-    most = question.seeds if question.grows else None
-    return least_seeds(len(question.methods) - 1, confidence(most))
+    said = [*plans, question.announce(question.planned, question.planned), least]
+    return "\n\n".join([*said, *filter(None, [question.too_few])])
 
 
 def _answer(question: Question, study: Study) -> int:

@@ -123,6 +123,7 @@ class Study(TypedDict):
     baseline: NotRequired[str]
     most: NotRequired[Count | None]
     options: NotRequired[dict[str, Any]]
+    judged: NotRequired[list[list[Count]]]
 
 
 RECORD = Kind(Record, "run's record", "was it written by another version?", finite=False)
@@ -135,6 +136,7 @@ _SINCE: Mapping[str, Any] = {
     "history": [],
     "branched": True,
     "selection": None,
+    "selected_epoch": None,
     "weights_sha256": None,
     "commit": None,
     "versions": {},

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from redense.report.records import Group
+from redense.study.looks import looked_before
 
 _WIDTH = 76
 
@@ -36,6 +37,7 @@ def facts(group: Group) -> list[tuple[str, str]]:
             each(lambda record: record["data"]["sha256"]),
         ),
         *([("mind", each(_notes))] if any(map(_notes, group.records)) else []),
+        *(("looks", said) for said in looked_before(group.looks)),
         ("scores", each(lambda record: record["selection"])),
         (
             f"weights of {first.label}, seed {first.seed}",

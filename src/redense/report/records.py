@@ -48,6 +48,7 @@ class Group:
     Args:
         commands: what was typed to make them, where it was stored.
         failed: (run, last line of its error).
+        looks: at how many of its seeds a study was judged before.
         against: a study's ``control``, ``baseline`` and ``most`` seeds, where it says them.
         search: the folder of the search whose confirmation this study is.
     """
@@ -58,6 +59,7 @@ class Group:
     commands: tuple[str, ...]
     failed: tuple[tuple[str, str], ...] = ()
     against: Mapping[str, Any] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
     search: Path | None = None
 
     @property
@@ -128,7 +130,10 @@ def _study(path: Path, finished: Sequence[tuple[Path, dict[str, Any]]]) -> Group
     name, file = path.resolve().name, path / "study.json"
     asked = read_study(file) if file.is_file() else {}
     against = {key: asked[key] for key in asked if key in ("control", "baseline", "most")}
-    return Group(name, True, tuple(runs), _commands([file]), failed, against)
+    seeds = {run.seed for run in runs}
+    earlier = [set(one) for one in asked.get("judged", ())]
+    looks = tuple(sorted(len(one) for one in earlier if one < seeds))
+    return Group(name, True, tuple(runs), _commands([file]), failed, against, looks)
 
 
 def _together(runs: list[Run]) -> list[Group]:

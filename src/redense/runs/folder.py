@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from redense.files.text import read_text
+from redense.plan import Plan
 from redense.runs.checkpoints import DamagedCheckpointError, copy_whole, read, write_text
 from redense.runs.configuration import RunConfig
 
@@ -106,14 +107,19 @@ class RunFolder:
         """Where a run stands from whose phases no other run may start: it says why."""
         return self.path / "alone.txt"
 
-    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+    def newest(self, *, before: int | None = None) -> tuple[Path, dict[str, Any]] | None:
         """The last epoch's checkpoint that is whole, and its content; a damaged one is named and
         passed over.
+
+        Args:
+            before: this epoch and those behind it do not count.
 
         Raises:
             DamagedCheckpointError: there are checkpoints, and all are damaged.
         """
         files = self._epoch_files()[::-1]
+        if before is not None:
+            files = [file for file in files if _epoch_of(file) < before]
         for file in files:
             try:
                 return file, read(file)
@@ -129,7 +135,7 @@ class RunFolder:
         """Remove the epochs' checkpoints but the last ``many``, and what a killed process left
         half-written."""
         folder = self.path / "checkpoints"
-        for file in (*self._epoch_files()[:-many], *folder.glob(".*.ckpt.*.part")):
+        for file in (*self._epoch_files()[:-many], *folder.glob(".*.part")):
             file.unlink()
 
     def mark_phase(self, epoch: int, phase: str) -> None:
@@ -139,10 +145,23 @@ class RunFolder:
         if self.best_file.exists():
             copy_whole(self.best_file, self.best_of(phase))
 
+    def mark_ended(self, plan: Plan) -> None:
+        """Keep the newest checkpoint as its phase's where a kill came between the two."""
+        files = self._epoch_files()
+        if not files:
+            return
+        epoch = _epoch_of(files[-1])
+        ends = dict(zip((*plan.starts[1:], len(plan)), plan, strict=True))
+        if epoch in ends and not self.phase_file(ends[epoch].name).exists():
+            self.mark_phase(epoch, ends[epoch].name)
+
     def _epoch_files(self) -> list[Path]:
         """The epochs' checkpoints by their number: 10,000 comes after 9,999."""
-        files = (self.path / "checkpoints").glob("epoch-*.ckpt")
-        return sorted(files, key=lambda file: int(file.stem.removeprefix("epoch-")))
+        return sorted((self.path / "checkpoints").glob("epoch-*.ckpt"), key=_epoch_of)
+
+
+def _epoch_of(file: Path) -> int:
+    return int(file.stem.removeprefix("epoch-"))
 
 
 def next_folder(recipe: str, root: Path = Path("runs")) -> Path:

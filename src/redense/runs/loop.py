@@ -7,7 +7,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ from redense.prunable import Patterns, prunable
 from redense.rates import Rates
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole, write_text
 from redense.runs.decay import WeightDecay
+from redense.runs.generators import Drawn, generator_of, is_generator, shuffled_loaders
 from redense.runs.seeds import rank_seed
 from redense.runs.shrinking import shrink_and_perturb
 from redense.runs.weights import share_of_zeros
@@ -52,6 +54,7 @@ class Loop:
         run: whose plan, seed and folder.
         every: units between two checkpoints.
         unit: what the plan counts, ``epoch`` or ``step``.
+        caller: the function that walks.
     """
 
     def __init__(
@@ -66,11 +69,17 @@ class Loop:
         stateful: Mapping[str, Stateful],
         every: int,
         unit: str,
+        caller: FrameType,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         if rates not in RATES:
             raise ValueError(f"rates must be one of {', '.join(RATES)}, got {rates!r}")
+        stateful = {
+            name: Drawn(value) if is_generator(value) else value for name, value in stateful.items()
+        }
+        if (shuffles := generator_of(loader)) is not None:
+            stateful["loader's generator"] = Drawn(shuffles)
         for name, value in stateful.items():
             if not callable(getattr(value, "state_dict", None)):
                 raise TypeError(
@@ -84,6 +93,7 @@ class Loop:
             dict(stateful),
         )
         self._check_schedules()
+        self._check_shuffles(caller)
         self._loader = loader
         self._logged: dict[str, float] = {}
         self._mean = AveragedModel(model) if run.config.average else None
@@ -186,22 +196,24 @@ class Loop:
         run.show(row, self._unit)
 
     def _keep_best(self) -> None:
-        """Keep the weights of the epoch whose first logged number is the best so far."""
+        """Keep the weights of the epoch whose judged score is the best so far: of the numbers that
+        the first epoch logged the first. Where an epoch lacks it, no best is known."""
         run = self._run
         if not run.config.keeps_best:
             return
         logged = [own_numbers(row) for row in run.rows]
-        if not all(logged):
-            if run.config.select != "best":
-                return
-            raise ValueError(
-                "early stopping needs the judged score of every epoch: call run.log(top1=...), by "
-                "your metric's name, before the epoch ends"
-            )
-        name = next(iter(logged[-1]))
-        sign = 1 if run.config.higher_is_better else -1
-        values = [sign * numbers[name] for numbers in logged]
-        if run.main and values[-1] > max(values[:-1], default=-math.inf):
+        name = next(iter(logged[0]), None)
+        if name is None or any(name not in numbers for numbers in logged):
+            if run.config.select == "best":
+                raise ValueError(
+                    "early stopping needs the judged score of every epoch, before anything else "
+                    f"that is logged: epoch {len(logged)} has no {name or 'number'}; call "
+                    "run.log(top1=...), by your metric's name, in each"
+                )
+            run.files.best_file.unlink(missing_ok=True)
+            return
+        best = best_row(run.rows, name, run.config.higher_is_better)
+        if run.main and best == len(logged) - 1:
             save_whole({"state_dict": self._model.state_dict()}, run.files.best_file)
 
     def _check_schedules(self) -> None:
@@ -216,6 +228,17 @@ class Loop:
                 raise ValueError(
                     "a schedule drives the optimizer, but a resumed run would begin it anew: pass "
                     f"it, run.{self._unit}s(model, optimizer, schedule=schedule)"
+                )
+
+    def _check_shuffles(self, caller: FrameType) -> None:
+        """Refuse a generator that no checkpoint would hold, for the same reason."""
+        kept = [one.generator for one in self._stateful.values() if isinstance(one, Drawn)]
+        for name, generator in shuffled_loaders(caller):
+            if not any(one is generator for one in kept):
+                raise ValueError(
+                    f"{name} shuffles by a generator of its own, so a resumed run would see other "
+                    f"batches: pass it, run.{self._unit}s(model, optimizer, loader={name}), or "
+                    "leave the generator out: every epoch is seeded"
                 )
 
     def _save(self) -> None:
@@ -251,7 +274,11 @@ class Loop:
 
     def _go_on(self) -> None:
         """Take the newest checkpoint's state, if there is one."""
+        if self._run.main:
+            self._run.files.mark_ended(self._plan)
         newest = self._run.files.newest()
+        if newest is not None and newest[1].get("position") == len(self._plan):
+            newest = self._before_the_end(newest)
         if newest is None:
             if self._run.config.shrink < 1:
                 shrink_and_perturb(self._model, self._run.config.shrink, self._run.seed)
@@ -276,6 +303,11 @@ class Loop:
         if not self._run.quiet and self._run.main:
             print(f"going on from {file}", flush=True)
 
+    def _before_the_end(self, last: Any) -> Any:
+        """The checkpoint before the last one: the loop's body is run once at least, since a score
+        may be computed there. Only who asks for nothing but scores begins at the end."""
+        return last if self._run.evaluates else self._run.files.newest(before=len(self._plan))
+
     def _restore(self, content: Mapping[str, Any]) -> None:
         phases = self._require_phases()
         self._model.load_state_dict(content["state_dict"])
@@ -293,8 +325,13 @@ class Loop:
 
     def _take_over(self) -> None:
         """Once the plan is walked: the best or the averaged weights become the network's."""
-        if self._run.config.select == "best" and len(self._plan):
-            self._model.load_state_dict(read(self._run.files.best_file)["state_dict"])
+        run = self._run
+        if run.config.select == "best" and len(self._plan):
+            self._model.load_state_dict(read(run.files.best_file)["state_dict"])
+            name = next(iter(own_numbers(run.rows[0])))
+            run.selected_by = name
+            run.selected_row = best_row(run.rows, name, run.config.higher_is_better)
+            run.selection = f"the weights of the best {self._unit} by {name}"
         if self._mean is not None:
             with torch.no_grad():
                 pairs = zip(self._model.parameters(), self._mean.module.parameters(), strict=True)
@@ -321,6 +358,12 @@ class Loop:
 
 _PARTS = ("position", "state_dict", "optimizers", "phases", "stateful", "mean", "rows", "seconds")
 _OWN = ("epoch", "phase", "rate", "sparsity", "seconds")
+
+
+def best_row(rows: Sequence[Mapping[str, Any]], name: str, higher_is_better: bool) -> int:
+    """Which row has the best of a number; of equals the first."""
+    sign = 1 if higher_is_better else -1
+    return max(range(len(rows)), key=lambda row: (sign * rows[row][name], -row))
 
 
 class _PlanRates:

@@ -24,6 +24,10 @@ from redense.runs.weights import weights_sha256, whole_weights
 SPLITS = ("valid", "test")
 
 
+class MethodError(ValueError):
+    """A method asks for what the training function cannot do, whatever the seed."""
+
+
 def carry_out(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
     """Call ``train`` and write its record, or read the record of a run that is done.
 
@@ -43,6 +47,7 @@ def evaluate_again(train: Callable[[Run], Any], run: Run) -> dict[str, dict[str,
     """Scores of a finished run, of every split that may be read: its last checkpoint is loaded, and
     nothing is trained. Only for a function that walks `Run.epochs` or `Run.steps`."""
     seed_everything(run.seed)
+    run.evaluates = True
     return read_scores(train(run), reads_test=run.reads_test)
 
 
@@ -55,7 +60,7 @@ def _train(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
             "method would train alike: loop over run.epochs(model, optimizer)"
         )
     if not run.keeps_phases and (wanted := _beyond_a_plan(run)):
-        raise ValueError(
+        raise MethodError(
             f"{run.config.method} {wanted}, which run.epochs() does and a loop of your own cannot "
             "know of: leave this method out, or loop over run.epochs(model, optimizer)"
         )
@@ -64,6 +69,7 @@ def _train(train: Callable[[Run], Any], run: Run) -> dict[str, Any]:
             f"the function returned after {len(run.rows)} of {len(run.plan)} epochs: let the loop "
             "over run.epochs() run to its end, without break"
         )
+    _check_chosen(run, scores["valid"])
     record = _record(run, scores)
     if run.main:
         write_text(run.files.record, json.dumps(record, indent=2, allow_nan=False) + "\n")
@@ -77,6 +83,28 @@ def _beyond_a_plan(run: Run) -> str:
     if run.config.select == "best":
         return "keeps the best epoch's weights"
     return "shrinks and perturbs the weights it starts from" if run.config.shrink < 1 else ""
+
+
+def _check_chosen(run: Run, valid: Mapping[str, float]) -> None:
+    """Refuse a score that is not of the epoch whose weights were kept."""
+    name, row = run.selected_by, run.selected_row
+    if not name or row is None or not valid:
+        return
+    judged = next(iter(valid))
+    logged = own_numbers(run.rows[row])
+    unnamed = judged == "score" and len(logged) == 1  # a bare number, and one logged number
+    if judged != name and not unnamed:
+        raise ValueError(
+            f"early stopping chose by {name!r}, the first number that was logged, but {judged!r} "
+            f"is judged: log it first, run.log({judged}=...)"
+        )
+    last = run.rows[-1][name]
+    if valid[judged] == last != logged[name]:
+        raise ValueError(
+            f"{judged} is the last epoch's, {last}, but the weights are those of epoch "
+            f"{run.rows[row]['epoch']}, which had {logged[name]}: compute the score behind the "
+            "loop, from the model"
+        )
 
 
 def read_scores(result: Any, *, reads_test: bool = True) -> dict[str, dict[str, float]]:
@@ -141,6 +169,7 @@ def _record(run: Run, scores: Mapping[str, Mapping[str, float]]) -> dict[str, An
         write_whole(run.files.model, lambda partial: save_file(weights, str(partial)))
     first = next(iter(scores["valid"] or scores["test"]))
     metric = run.metric or Metric(first, config.higher_is_better)
+    row = run.selected_row
     return {
         "recipe": config.recipe,
         "function": config.function,
@@ -154,6 +183,7 @@ def _record(run: Run, scores: Mapping[str, Mapping[str, float]]) -> dict[str, An
         "data": run.data,
         "options": config.options,
         "selection": run.selection,
+        "selected_epoch": None if row is None else run.rows[row]["epoch"],
         **environment(),
         "seconds": run.seconds,
         "cost": {"epochs": len(plan), "examples": run.examples},

@@ -9,6 +9,7 @@ def train(run):
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -74,6 +75,12 @@ class Run:
         """Names and shapes of the weights that may be held, in the network's order."""
         self.keeps_phases = False
         """Whether there is a checkpoint at each phase's end."""
+        self.selected_row: int | None = None
+        """Whose weights were kept, where that is the best epoch's."""
+        self.selected_by = ""
+        """The logged number that chose it; empty where a recipe's own metric did."""
+        self.evaluates = False
+        """Whether only scores are asked for, of what the last checkpoint holds."""
         self._plan = self.config.to_plan()
         self.asked_for_plan = False
         self._loop: Loop | None = None
@@ -125,14 +132,29 @@ class Run:
             include, exclude: which weights may be held, as for `redense.prunable`.
             rates: ``plan`` multiplies the rates of your own schedule by the plan's factor in each
                 optimizer step; ``own`` leaves them alone.
-            loader: training batches, for batch-norm statistics of averaged weights (SWA).
-            stateful: schedules, scalers, samplers: whatever has a ``state_dict`` to be resumed.
+            loader: training batches, for batch-norm statistics of averaged weights (SWA) and for
+                the generator that it shuffles by, if it has one of its own.
+            stateful: schedules, scalers, samplers: whatever has a ``state_dict`` to be resumed, and
+                random generators of your own.
 
         Raises:
-            ValueError: two loops in one run, or averaged batch-norm without a loader.
+            ValueError: two loops in one run, averaged batch-norm without a loader, or a schedule or
+                a shuffling loader that no checkpoint would hold.
         """
         return self._walk(
-            Loop(self, model, optimizer, include, exclude, rates, loader, stateful, 1, "epoch")
+            Loop(
+                self,
+                model,
+                optimizer,
+                include,
+                exclude,
+                rates,
+                loader,
+                stateful,
+                1,
+                "epoch",
+                sys._getframe(1),
+            )
         )
 
     def steps(
@@ -166,6 +188,7 @@ class Run:
                 stateful,
                 save_every,
                 "step",
+                sys._getframe(1),
             )
         )
 

@@ -25,7 +25,7 @@ from redense.runs.averaging import Averaging, MovingAverage
 from redense.runs.checkpoints import read, save_whole, write_text
 from redense.runs.configuration import RunConfig
 from redense.runs.decay import WeightDecay
-from redense.runs.loop import DivergedError
+from redense.runs.loop import DivergedError, best_row
 from redense.runs.pictures import draw_curves, draw_histograms
 from redense.runs.progress import Progress
 from redense.runs.restoring import check_fits, check_whole
@@ -56,6 +56,7 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     run.selection = "the last epoch's weights; the test split was read once, after training"
     if config.select == "best" and task.moving_average is not None:
         raise ValueError("early stopping keeps one epoch's own weights; leave out --ema")
+    run.files.mark_ended(plan)
     found = run.files.newest()
     history = _History(run, plan, task)
     if found is not None:
@@ -88,6 +89,8 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         module.trainer = trainer  # what fitting would have done; it is scored as it came
     if config.select == "best" and len(plan):
         task.model.load_state_dict(read(run.files.best_file)["state_dict"])
+        judged = f"valid_{task.metric.name}"
+        run.selected_row = best_row(run.rows, judged, task.metric.higher_is_better)
         run.selection = "the weights of the best validation epoch; the test split was read once"
     for callback in averaging if len(plan) else ():
         callback.take_over(task)
@@ -172,7 +175,6 @@ class _History(Callback):
         self._since = time.perf_counter()
         self._losses: list[torch.Tensor] = []
         self._board: SummaryWriter | None = None
-        self._best = -math.inf
         run.examples = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -244,7 +246,6 @@ class _History(Callback):
             "seconds": self._run.seconds,
             "examples": self._run.examples,
             "answers": self._examples,
-            "best": self._best,
             "data_sha256": self._run.data["sha256"],
         }
 
@@ -253,7 +254,6 @@ class _History(Callback):
         self._run.seconds = state_dict["seconds"]
         self._run.examples = state_dict["examples"]
         self._examples = dict(state_dict.get("answers", {}))
-        self._best = state_dict.get("best", -math.inf)
 
     def check_data(self, file: Path, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on from a checkpoint that was trained on other data; one from before this
@@ -276,11 +276,10 @@ class _History(Callback):
         if not self._run.config.keeps_best:
             return
         metric = self._task.metric
-        score = self._run.rows[-1][f"valid_{metric.name}"] * (1 if metric.higher_is_better else -1)
-        if score > self._best:
-            self._best = score
-            if main:
-                save_whole({"state_dict": self._task.model.state_dict()}, self._run.files.best_file)
+        name = f"valid_{metric.name}"
+        best = best_row(self._run.rows, name, metric.higher_is_better)
+        if main and best == len(self._run.rows) - 1:
+            save_whole({"state_dict": self._task.model.state_dict()}, self._run.files.best_file)
 
 
 def _check_finite(row: Mapping[str, Any], epochs: int) -> None:

@@ -25,7 +25,8 @@ def judged_scores(
     folders: Iterable[Path], work: FunctionWork, *, workers: int, backend: str
 ) -> dict[str, float]:
     """The judged metric on the test split, by the name of a run's folder; a score that was read
-    before is not read again, and a function without a test split gives none.
+    before is not read again. None at all where some run gives none: the function has no test split,
+    or its scores follow from more than the network.
 
     Each run's last checkpoint is loaded and nothing is trained.
     """
@@ -39,18 +40,25 @@ def judged_scores(
         name: read_json(file, _SCORES) for name, file in files.items()
     }
     metrics = {name: _metric(file.parent) for name, file in files.items()}
-    return {name: test[metrics[name]] for name, test in scores.items() if test}
+    if not all(scores.values()):
+        return {}
+    return {name: test[metrics[name]] for name, test in scores.items()}
 
 
 def _evaluate(file: Path, work: FunctionWork) -> None:
-    """In a worker: one run's scores on the test split into ``file``."""
+    """In a worker: one run's scores on the test split into ``file``; none where the function does
+    not come to the validation scores that it had, since it reckons some of them in its loop."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    folder = RunFolder(file.parent)
     try:
-        scores = work.evaluate(RunFolder(file.parent))
+        scores = work.evaluate(folder)
+    except Exception:
+        scores = {"valid": {}, "test": {}}
     finally:
         torch.set_num_threads(threads)
-    write_text(file, json.dumps(scores["test"]) + "\n")
+    agrees = scores["valid"] == read_record(folder.record)["valid"]
+    write_text(file, json.dumps(scores["test"] if agrees else {}) + "\n")
 
 
 def _metric(folder: Path) -> str:

@@ -17,7 +17,8 @@ SIDES: tuple[Side, ...] = ("plan", "control")
 Shapes = Mapping[str, Sequence[int]]
 """Weights that may be held: their shapes by name, in the network's order."""
 
-SCORED = ("last epoch", "best epoch", "averaged")
+BEST = "best epoch"
+SCORED = ("last epoch", BEST, "averaged")
 """Which of a control's weights are scored: the last epoch's, early stopping's, or the average over
 the epochs behind the first phase (SWA)."""
 
@@ -122,7 +123,7 @@ class Space:
                 averaged = Phase("averaged", epochs, lr=rates[0], decay=decay)
                 return _behind(first, (averaged,), factor, average="averaged", shrink=shrink)
             phases = _passes(("early", "late"), passes, epochs, share, rates, decay)
-            best = scored == "best epoch"
+            best = scored == BEST
             select = "best" if best else "last"
             return _behind(first, phases, factor, select=select, shrink=shrink)
         level = _suggest(choose, "sparsity", self.sparsity, step=0.05)

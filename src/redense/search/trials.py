@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +20,7 @@ from redense.files.records import read_record
 from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
 from redense.runs.lock import BusyError, sole
-from redense.search.space import SIDES, Chooser, Side
+from redense.search.space import BEST, SIDES, Chooser, Side
 from redense.study.jobs import Job, run_config
 from redense.study.methods import Method, shared_epochs
 from redense.study.running import Outcome
@@ -42,6 +44,8 @@ PROMOTED = 4
 """Of the trials with one seed the best in this many get the other seeds; the rest are clearly
 behind."""
 
+_SHARED = "kept an epoch of the shared phase"
+
 Draw = Callable[[Side, Chooser], Method]
 
 
@@ -57,6 +61,8 @@ class Tried:
     error: str = ""
     in_full: bool = False
     """Whether it was trained with every seed of the search; only then may it be chosen."""
+    kept_shared: bool = False
+    """Whether its early stopping kept an epoch of the shared phase."""
 
     @property
     def score(self) -> float:
@@ -204,10 +210,10 @@ class Trials:
                 )
         if len(rated.trials) < 10:
             return {}
-        return {
-            name: float(share)
-            for name, share in optuna.importance.get_param_importances(rated).items()
-        }
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Target and region quantiles")  # alike scores
+            shares = optuna.importance.get_param_importances(rated)
+        return {name: float(share) for name, share in shares.items()}
 
     def _open(self, side: Side, storage: JournalStorage) -> optuna.Study:
         name = f"{side}s"
@@ -256,8 +262,24 @@ class Trials:
             side = min(SIDES, key=lambda one: asked[one])
             if asked[side] >= self._trials:
                 return None
+            self._vary(side, listed[side])
             trial = self._studies[side].ask()
             return self._claim(side, trial.number, trial._trial_id)
+
+    def _vary(self, side: Side, trials: Sequence[FrozenTrial]) -> None:
+        """Early stopping that keeps an epoch of the shared phase gives the same network whatever
+        else is drawn, and would draw all later trials to itself: once that is seen, they take turns
+        among the other ways to score."""
+        if not any(trial.user_attrs.get(_SHARED) for trial in trials):
+            return
+        if any(trial.state == TrialState.WAITING for trial in trials):
+            return
+        scored: Any = trials[0].distributions["scored"]
+        ways = [way for way in scored.choices if way != BEST]
+        if ways:
+            taken = Counter(trial.params.get("scored") for trial in trials)
+            way = min(ways, key=lambda one: taken[one])
+            self._studies[side].enqueue_trial({"scored": way})
 
     def _claim(self, side: Side, number: int, trial_id: int) -> _Active | None:
         """Work on a trial, unless this or another process does."""
@@ -306,6 +328,8 @@ class Trials:
     def _end(self, active: _Active, *, given_up: bool) -> None:
         """Tell Optuna; a failed trial counts as given up, behind all that were not."""
         study = self._studies[active.side]
+        if self._kept_shared(active):
+            active.trial.set_user_attr(_SHARED, True)
         if given_up:
             study.tell(active.trial, state=TrialState.PRUNED)
         else:
@@ -314,6 +338,17 @@ class Trials:
         active.held.close()
         frozen = study.get_trials(deepcopy=False)[active.trial.number]
         self._tell(self._line(self._tried(active.side, frozen)))
+
+    def _kept_shared(self, active: _Active) -> bool:
+        """Whether early stopping kept an epoch of the shared phase with every seed."""
+        if active.method.select != "best" or not active.scores:
+            return False
+        records = (
+            self._runs.record(self._runs.job(active.side, active.method, seed))
+            for seed in active.scores
+        )
+        shared = len(self._runs.first.plan)
+        return all((record["selected_epoch"] or math.inf) <= shared for record in records)
 
     def _tried(self, side: Side, trial: FrozenTrial) -> Tried:
         scores = {int(seed): score for seed, score in trial.user_attrs.get("scores", {}).items()}
@@ -325,6 +360,7 @@ class Trials:
             scores,
             trial.user_attrs.get("error", ""),
             trial.state == TrialState.COMPLETE,
+            bool(trial.user_attrs.get(_SHARED)),
         )
 
     def _line(self, one: Tried) -> str:
@@ -333,6 +369,7 @@ class Trials:
         else:
             seeds = f"{len(one.scores)} seed{'s' * (len(one.scores) != 1)}"
             said = f"{one.score:.4g} over {seeds}{'' if one.in_full else ', given up'}"
+            said += ", an epoch of the shared phase" if one.kept_shared else ""
         return f"{one.side} {one.number + 1} of {self._trials}: {said}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def open_study(
     file = folder / "study.json"
     stored: Mapping[str, Any] | None = read_study(file) if file.exists() else None
     methods = dict(settings["methods"])
+    earlier: dict[str, Any] = {}
     if stored is not None:
         if differing := _difference(stored, settings, defaults or {}):
             raise ValueError(
@@ -35,13 +36,32 @@ def open_study(
                 "another --out"
             )
         methods = {**stored["methods"], **methods}
+        earlier = {name: stored[name] for name in ("judged",) if name in stored}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps({**settings, "methods": methods}, indent=2) + "\n")
+        content = {**settings, "methods": methods, **earlier}
+        write_text(file, json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise OSError(
             error.errno, f"cannot write a study at {folder}: {error.strerror}; choose another --out"
         ) from error
+
+
+def judged(folder: Path) -> list[set[int]]:
+    """The seeds of every verdict that was read of a study so far."""
+    file = folder / "study.json"
+    stored = read_study(file) if file.exists() else {}
+    return [set(seeds) for seeds in stored.get("judged", ())]
+
+
+def judged_at(folder: Path, seeds: Iterable[int]) -> None:
+    """Write down that a verdict over these seeds was read."""
+    earlier, now = judged(folder), set(seeds)
+    if now in earlier:
+        return
+    file = folder / "study.json"
+    listed = [sorted(one) for one in (*earlier, now)]
+    write_text(file, json.dumps({**read_study(file), "judged": listed}, indent=2) + "\n")
 
 
 def finished_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -78,7 +98,7 @@ def _difference(
     stored: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> str:
     """The first setting that is not the same, with both values; empty if all are."""
-    for name in settings.keys() - {"methods", "command"}:
+    for name in sorted(settings.keys() - {"methods", "command"}):
         mine, theirs = settings[name], stored.get(name, defaults.get(name))
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             theirs = {**defaults.get(name, {}), **theirs}

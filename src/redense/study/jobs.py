@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from redense.runs.checkpoints import copy_apart, copy_whole, read, save_whole
 from redense.runs.configuration import RunConfig
@@ -30,7 +31,10 @@ def plan_jobs(methods: Mapping[str, Method], seeds: Sequence[int], config: RunCo
     """A job per method and seed, each branching from the earlier one it shares most epochs with."""
     best = any(method.select == "best" for method in methods.values())
     config = replace(config, keep_best=best)
-    shortest_first = sorted(methods.items(), key=lambda item: len(item[1].plan))
+    # what selects an epoch comes last: where it fails, nothing that starts from it does
+    shortest_first = sorted(
+        methods.items(), key=lambda item: (len(item[1].plan), item[1].select == "best")
+    )
     jobs = []
     for seed in seeds:
         done: dict[str, Method] = {}
@@ -62,6 +66,20 @@ def run_config(config: RunConfig, name: str, method: Method, seed: int) -> RunCo
     )
 
 
+def as_they_lie(folder: Path, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, those without a parent whose parent is done and did not keep what they need."""
+
+    def lies(job: Job) -> Job:
+        parent = folder / str(job.parent)
+        if job.parent is None or not (parent / "record.json").exists():
+            return job
+        if can_branch(RunFolder(parent), job.shared, best=job.config.select == "best"):
+            return job
+        return replace(job, parent=None, shared=0, epochs=job.shared + job.epochs)
+
+    return [lies(job) for job in jobs]
+
+
 def saved_share(jobs: Sequence[Job]) -> float:
     """Share of all runs' epochs that branching spares."""
     whole = sum(job.shared + job.epochs for job in jobs)
@@ -80,10 +98,9 @@ def can_branch(parent: RunFolder, epochs: int, *, best: bool = False) -> bool:
     plan = parent.config.to_plan()
     starts = zip(plan, plan.starts, strict=True)
     needed = [phase for phase, start in starts if start < epochs]
-    return all(
-        parent.phase_file(phase.name).exists() and (not best or parent.best_of(phase.name).exists())
-        for phase in needed
-    )
+    if best and not parent.best_of(needed[-1].name).exists():
+        return False
+    return all(parent.phase_file(phase.name).exists() for phase in needed)
 
 
 def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
@@ -118,10 +135,10 @@ def branch(parent: RunFolder, child: RunFolder, epochs: int) -> None:
         )
     for phase in phases[:-1]:
         copy_apart(parent.phase_file(phase.name), child.phase_file(phase.name))
-    if mine.keeps_best:
-        for phase in phases:
-            copy_apart(parent.best_of(phase.name), child.best_of(phase.name))
-        copy_apart(child.best_of(phases[-1].name), child.best_file)
+    best = parent.best_of(phases[-1].name)
+    if mine.keeps_best and best.exists():
+        copy_apart(best, child.best_of(phases[-1].name))
+        copy_whole(child.best_of(phases[-1].name), child.best_file)
     checkpoint = read(parent.phase_file(phases[-1].name))
     walked = (
         checkpoint["phases"] if "phases" in checkpoint else checkpoint["callbacks"]["DSDCallback"]

@@ -11,6 +11,8 @@ equal levels are Pocock's (1977), who found that more than five looks gain littl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _FIRST = 10
 """Seeds at the first look: at a quarter of 5 %, six comparisons can pass from 10 on."""
 
@@ -38,3 +40,18 @@ def confidence(most: int | None) -> float:
     (0.9875, 0.95)
     """
     return 0.95 if most is None else 1 - 0.05 / len(looks(most))
+
+
+def looked_before(looks: Sequence[int]) -> list[str]:
+    """What is to be said of a study that was judged at fewer of its seeds before.
+
+    >>> looked_before(())
+    []
+    """
+    if not looks:
+        return []
+    return [
+        f"this study was judged at {', '.join(map(str, looks))} of its seeds before: with every "
+        "look a difference that is not there has another chance to be found, and the 5 % hold for "
+        "one look only; a study of its own with --seeds auto pays for its looks."
+    ]

@@ -364,13 +364,16 @@ def build_methods(
 
 
 def shared_epochs(one: Method, other: Method) -> int:
-    """How many epochs, in whole phases, two methods have in common from the start."""
+    """How many epochs, in whole phases, two methods have in common from the start. The last phase
+    of ``one`` is never among them: its loop runs, since a score may be computed in there."""
     if one.shrink != other.shrink:
         return 0
     shared = 0
     ours = zip(one.plan, one.decays, strict=True)
     others = zip(other.plan, other.decays, strict=True)
     for (mine, decay), (theirs, their_decay) in zip(ours, others, strict=False):
+        if shared + mine.length == len(one.plan):
+            break
         alike = mine == theirs and decay == their_decay
         if mine.sparsity and one.include != other.include:
             alike = False

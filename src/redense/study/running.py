@@ -18,6 +18,7 @@ from tqdm import tqdm
 from redense.runs.checkpoints import write_text
 from redense.runs.folder import RunFolder
 from redense.runs.lock import BusyError, sole
+from redense.runs.outcome import MethodError
 from redense.study.jobs import Job, branch, can_branch
 from redense.study.workers import open_workers
 
@@ -33,12 +34,16 @@ class Outcome:
         error: why it failed; None if it did not.
         busy: another process trains it.
         skipped: it was not even begun.
+        of: the job whose error it is, where that is another one's.
+        method_fails: its method will fail with every seed.
     """
 
     job: Job
     error: str | None
     busy: bool = False
     skipped: bool = False
+    of: str | None = None
+    method_fails: bool = False
 
 
 class Progress(Protocol):
@@ -87,6 +92,10 @@ def run_study(
             outcomes.append(outcome)
             told.show(outcome)
             waiting.extend(then(outcome))
+            if outcome.method_fails:
+                for job in [one for one in waiting if _is_of(one, outcome)]:
+                    waiting.remove(job)
+                    finish(Outcome(job, outcome.error, skipped=True, of=outcome.job.name))
 
         def take(job: Job, future: Future[Outcome], *, alone: bool = False) -> bool:
             """Sort a finished job where it belongs; whether it got anywhere."""
@@ -124,11 +133,15 @@ def run_study(
     return outcomes
 
 
+def _is_of(job: Job, outcome: Outcome) -> bool:
+    return job.config.method == outcome.job.config.method
+
+
 def _take_orphans(folder: Path, waiting: list[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Remove from ``waiting`` the jobs whose parent failed in the epochs that they share, where
     they would fail too, and the jobs that would have started from those."""
     failed = {outcome.job.name for outcome in outcomes if outcome.error}
-    skipped = {outcome.job.name for outcome in outcomes if outcome.skipped}
+    skipped = {outcome.job.name: outcome.of for outcome in outcomes if outcome.skipped}
     orphans = []
     for job in sorted(waiting, key=lambda job: job.shared):  # parents come before their children
         if job.parent is None:
@@ -137,9 +150,9 @@ def _take_orphans(folder: Path, waiting: list[Job], outcomes: Sequence[Outcome])
             job.parent in failed and _began_in_vain(folder / job.parent, job.shared)
         ):
             waiting.remove(job)
-            skipped.add(job.name)
-            said = f"not run: {job.parent} failed in the epochs that both share"
-            orphans.append(Outcome(job, said, skipped=True))
+            skipped[job.name] = cause = skipped.get(job.parent) or job.parent
+            said = f"not run: {cause} failed in the epochs that both share"
+            orphans.append(Outcome(job, said, skipped=True, of=cause))
     return orphans
 
 
@@ -172,7 +185,8 @@ def _run(root: str, job: Job, work: Work) -> Outcome:
     except Exception as error:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "error.txt", traceback.format_exc())
-        return Outcome(job, f"{type(error).__name__}: {error}")
+        method_fails = isinstance(error, MethodError)
+        return Outcome(job, f"{type(error).__name__}: {error}", method_fails=method_fails)
     finally:
         torch.set_num_threads(threads)  # one job at a time runs in the caller's own process
     return Outcome(job, None)
@@ -189,7 +203,7 @@ def _open(root: str, job: Job) -> RunFolder:
     if not (folder / "config.json").exists():
         return run
     parent = RunFolder(folder)
-    if can_branch(parent, job.shared, best=run.config.keeps_best):
+    if can_branch(parent, job.shared, best=run.config.select == "best"):
         branch(parent, run, job.shared)
     return run
 

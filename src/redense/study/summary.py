@@ -141,6 +141,7 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
             ("recipe", record["recipe"], first["recipe"]),
             ("data", record["data"]["sha256"], first["data"]["sha256"]),
             ("options", record["options"], first["options"]),
+            ("the judged metric", record["metric"]["name"], first["metric"]["name"]),
         ):
             if mine != theirs:
                 raise ValueError(
