@@ -78,7 +78,7 @@ def test_a_part_of_the_seeds_is_trained_and_says_what_is_next(redense):
 def test_a_dry_run_trains_nothing_and_says_what_it_would_cost(redense):
     answer = redense("prove", "mine.py:train", *SHORT, "--dry-run")
     assert answer.code == 0
-    assert "random_dsd\nphase" in answer.out
+    assert "random_dsd: as dsd, with weights held at random" in answer.out
     assert "6 methods x 8 seeds, 0 of 48 runs done, 96 epochs to train" in answer.out
     assert "a verdict on 5 comparisons takes at least 8 seeds" in answer.out
     assert not Path("runs").exists()

@@ -243,13 +243,20 @@ def _check(question: Question) -> None:
 
 def _dry_run(question: Question) -> str:
     """The plan of every method, what all cost, and from how many seeds on there is a verdict."""
-    plans = [f"{name}\n{method.plan}" for name, method in question.methods.items()]
+    plans = [f"{name}{_meaning(name)}\n{method.plan}" for name, method in question.methods.items()]
     least = (
         f"a verdict on {len(question.methods) - 1} comparisons takes at least "
         f"{question.least_seeds} seeds"
     )
     said = [*plans, question.announce(question.planned, question.planned), least]
     return "\n\n".join([*said, *filter(None, [question.too_few])])
+
+
+def _meaning(name: str) -> str:
+    from redense.study.methods import kind_of
+
+    kind = kind_of(name)
+    return f": {kind.meaning}" if kind else ""
 
 
 def _answer(question: Question, study: Study) -> int:

@@ -102,9 +102,11 @@ def _difference(
         mine, theirs = settings[name], stored.get(name, defaults.get(name))
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             theirs = {**defaults.get(name, {}), **theirs}
+        if mine != theirs and name == "source_sha256":
+            return "the training function's file has changed since, or it is another one"
         if mine != theirs:
             return f"{name} was {_differing(theirs, mine)}, now {_differing(mine, theirs)}"
-    for name in settings["methods"].keys() & stored["methods"].keys():
+    for name in sorted(settings["methods"].keys() & stored["methods"].keys()):
         if _plan(settings["methods"][name]) != _plan(stored["methods"][name]):
             return f"{name} had another plan"
     return ""
