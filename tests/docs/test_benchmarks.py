@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from torchvision import models as zoo
 
 sys.path.insert(
     0, str(Path(__file__).parents[2])
 )  # benchmarks/ is no part of the installed package
 
-from benchmarks import loader, masks, steps
+from benchmarks import loader, masks, selection, steps
 from benchmarks.__main__ import ROWS, main, table
 from benchmarks.compiled import switch
 from benchmarks.contenders import CONTENDERS
@@ -115,6 +116,12 @@ def test_the_loaders_race_on_the_same_files_and_every_step_is_timed(tmp_path, ca
         assert list(seconds) == steps
         assert all(value > 0 for value in seconds.values())
     assert "images/s, torchvision's" in capsys.readouterr().out
+
+
+def test_the_picture_of_selection_is_drawn_from_the_shipped_network(tmp_path):
+    network = load_file(ROOT / "models/fashion-mnist-dsd/model.safetensors")
+    selection.picture(network[selection.LAYER], tmp_path / "selection.svg")
+    assert (tmp_path / "selection.svg").read_text() == selection.OUT.read_text()
 
 
 SPEED = (ROOT / "docs" / "speed.md").read_text("utf-8")
