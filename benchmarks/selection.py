@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def picture(weight: Tensor, path: Path) -> None:
     _bars(whole, magnitudes, edges, threshold)
     whole.axvspan(_magnitude(low), _magnitude(high), color=RED, alpha=0.3, lw=0)
     whole.set_title(
-        f"{keys.numel:,} weights: a sample of 8,192 says that the one at {SPARSITY:.0%} lies in red",
+        f"{keys.numel:,} weights: a sample of 8,192 says that the one at {SPARSITY:.0%} lies "
+        "in red",
         loc="left",
         fontsize=10,
     )
@@ -67,7 +69,7 @@ def picture(weight: Tensor, path: Path) -> None:
 def _bars(axes: Any, magnitudes: Tensor, edges: list[float], threshold: float) -> None:
     counts = torch.histogram(magnitudes, torch.tensor(edges)).hist.tolist()
     colours = [GREY if edge < threshold else BLUE for edge in edges[:-1]]
-    widths = [right - left for left, right in zip(edges, edges[1:], strict=False)]
+    widths = [right - left for left, right in pairwise(edges)]
     axes.bar(edges[:-1], counts, widths, align="edge", color=colours)
     axes.set_xlim(edges[0], edges[-1])
 
