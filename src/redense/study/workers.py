@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from loky import ProcessPoolExecutor
 
+from redense.study.devices import take_device, visible_devices
+
 BACKENDS = ("loky", "dask", "ray")
 
 
@@ -96,8 +98,8 @@ class _Processes:
         return ProcessPoolExecutor(
             self._many,
             env={"OMP_NUM_THREADS": "1"},
-            initializer=_end_with,
-            initargs=(os.getpid(),),
+            initializer=_begin,
+            initargs=(os.getpid(), visible_devices()),
         )
 
 
@@ -112,8 +114,10 @@ def _processes(many: int) -> Iterator[Workers]:
     processes.close(kill=False)
 
 
-def _end_with(parent: int) -> None:
-    """In a worker: end as soon as the process that asked for it is gone, however it went."""
+def _begin(parent: int, devices: list[str]) -> None:
+    """In a worker: take a GPU, where there are several, and end as soon as the process that asked
+    for it is gone, however it went."""
+    take_device(devices)
 
     def watch() -> None:
         while os.getppid() == parent:
