@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -106,6 +107,85 @@ def test_ctrl_c_while_importing_is_quiet_and_prompt(seconds, desk):
     assert process.returncode == 130
     assert err.startswith("stopped")
     assert err.count("\n") == 1
+
+
+def stopped_script(script, *arguments):
+    """(exit code, stderr) of a script that says when SIGTERM may come."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def test_sigterm_between_the_command_s_end_and_the_process_s_ends_with_its_code_too():
+    script = (
+        "import atexit, os, sys, time; from redense.cli import main\n"
+        "with open(os.devnull, 'w') as sys.stdout: code = main()\n"
+        "atexit.register(lambda: (print('now', file=sys.__stdout__, flush=True), time.sleep(20)))\n"
+        "sys.exit(code)"
+    )
+    assert stopped_script(script, "--help") == (143, "")
+
+
+def test_what_python_has_done_is_not_undone_by_a_signal_at_the_very_end():
+    script = (
+        "import atexit, sys, time\n"
+        "atexit.register(lambda: (print('now', flush=True), time.sleep(1)))\n"
+        "from redense.cli import main\n"
+        "sys.stdout.write = lambda text: None\n"
+        "code = main()\n"
+        "del sys.stdout.write\n"
+        "sys.exit(code)"
+    )
+    assert stopped_script(script, "--help") == (0, "")
+
+
+def test_an_interrupt_that_python_drops_is_asked_for_again():
+    script = (
+        "import sys, time\n"
+        "from redense.cli import main\n"
+        "front_door = sys.modules['redense.cli.main']\n"
+        "class Slow:\n"
+        "    def __del__(self):\n"
+        "        print('now', flush=True)\n"
+        "        time.sleep(20)\n"
+        "def run(arguments):\n"
+        "    Slow()\n"
+        "    for _ in range(1000): time.sleep(0.02)\n"
+        "    return 0\n"
+        "front_door._run = run\n"
+        "sys.exit(main())"
+    )
+    began = time.monotonic()
+    assert stopped_script(script) == (143, "stopped\n")
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["the process", "its group"])
+def test_sigterm_with_loader_processes_alive_ends_with_its_code_and_leaves_none(
+    send, desk, pictures
+):
+    lengths = ("--dense", "500", "--sparse", "1", "--redense", "1", "--workers", "2")
+    streamed = ("--data", pictures, "--augment", "scale-crop", "--size", "8", "--batch", "8")
+    flags = (*lengths, *streamed, "--accelerator", "cpu", "--out", "run")
+    with start("train", "images", *flags, start_new_session=True) as process:
+        while process.poll() is None and not list(Path("run").glob("checkpoints/epoch*")):
+            time.sleep(0.05)
+        session = process.pid
+        workers = [one for one in psutil.Process(session).children() if one.is_running()]
+        assert len(workers) >= 2
+        send(session, signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert err == "stopped; nothing is lost: redense train images --resume run\n"
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
 def test_a_reader_that_leaves_makes_no_noise():

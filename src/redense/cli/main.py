@@ -3,6 +3,7 @@ into an exit code."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of names that are not UTF-8
-    with _interrupting_signals() as received, _safe_path():
+    with _interrupting_signals(to_the_end=argv is None) as received, _safe_path():
         try:
             code = _run(arguments)
             sys.stdout.flush()
@@ -80,8 +81,13 @@ def _run(arguments: list[str]) -> int:
 
 
 @contextmanager
-def _interrupting_signals() -> Iterator[list[int]]:
-    """Let SIGTERM interrupt as Ctrl-C does; the list says which of them came."""
+def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
+    """Let SIGTERM interrupt as Ctrl-C does; the list says which of them came.
+
+    Args:
+        to_the_end: whether the process ends with the command; its own end takes seconds, with
+            loader processes above all, in which a signal would bring back the system's way.
+    """
     received: list[int] = []
     process = os.getpid()
 
@@ -101,11 +107,48 @@ def _interrupting_signals() -> Iterator[list[int]]:
             if handler not in (signal.SIG_IGN, None):  # nohup's wish is kept
                 before[number] = handler
                 signal.signal(number, interrupt)
+    if to_the_end:
+        atexit.register(_ignore, list(before))  # the first to be registered comes last
     try:
-        yield received
+        with _asking_again(received):
+            yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, _leave if to_the_end else handler)
+
+
+@contextmanager
+def _asking_again(received: list[int]) -> Iterator[None]:
+    """Where Python drops an interrupt, as in a ``__del__`` or a weak reference's callback, send it
+    to this process once more; what half-made objects complain of after an interrupt is no news."""
+    report = sys.unraisablehook
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not received:
+            report(what)
+        if not received or not isinstance(what.exc_value, KeyboardInterrupt):
+            return
+        main_thread = threading.main_thread().ident
+        again = threading.Timer(0.02, signal.pthread_kill, (main_thread, received[-1]))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """A signal between the command's end and the process's."""
+    os._exit(128 + number)
+
+
+def _ignore(numbers: Sequence[int]) -> None:
+    """The last that Python runs: what it was to do is done, and its exit code stands."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _imports(frame: FrameType | None) -> bool:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,7 @@ class StreamedBatches:
             persistent_workers=workers > 0 and seed is not None,
             pin_memory=torch.cuda.is_available(),
             collate_fn=Collate(data),
+            worker_init_fn=_lose_connections_quietly,
             # its own: else it would draw from the one that dropout draws from
             generator=torch.Generator(),
         )
@@ -159,6 +162,18 @@ class Collate:
         return pixels.permute(0, 3, 1, 2), torch.tensor(
             [label for _, label in items], dtype=torch.int64
         )
+
+
+def _lose_connections_quietly(worker: int) -> None:
+    """When training is stopped while a worker hands over a batch, multiprocessing's thread in the
+    worker would print a traceback."""
+    report = sys.excepthook
+
+    def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, (ConnectionError, EOFError)):
+            report(kind, error, trace)
+
+    sys.excepthook = told
 
 
 class _Numbers:
