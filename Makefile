@@ -118,7 +118,7 @@ runs/warm-start/model.safetensors:
 results-warm-start: setup runs/warm-start/model.safetensors
 	$(call results,warm-start,images,$(WARM) $(WARM_STUDY) --init runs/warm-start/model.safetensors)
 
-# the search of results/search-label-noise: 40 % of the labels are wrong; about 40 minutes of one core
+# the search of results/search-label-noise: 40 % of the labels are wrong; 30 minutes of two busy cores
 SEARCH = --data fashion-mnist --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 \
 	--dense 40 --epochs 16 --trials 40 --seeds 3 --confirm 10
 results-search: setup

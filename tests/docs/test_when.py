@@ -10,9 +10,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is no part of 
 
 from benchmarks.when import RESULTS, STUDIES, committed, tables
 from redense.study.folder import records
+from redense.study.summary import summarize_records
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "when.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
 STUDIED = sorted(RESULTS.glob("[vw]*/frozen.json"))
 
 
@@ -50,6 +52,28 @@ def test_the_paper_s_plan_has_won_nowhere_so_far(regimes):
     plans = [row for one in regimes.values() for row in one.rows if row.plan.startswith("dsd")]
     assert plans
     assert not [row for row in plans if row.to_matched.interval[0] > 0]
+
+
+def test_the_search_on_wrong_labels_is_the_record_s():
+    folder = RESULTS / "search-label-noise"
+    found = json.loads((folder / "found.json").read_text("utf-8"))
+    summary = summarize_records(records(folder / "confirm"), control="control", baseline="control")
+    contrast = summary.comparison.to_control["plan"]
+    assert contrast.outcome == "helps"
+    low, high = contrast.difference.interval
+    said = f"**{contrast.difference.mean:+.2f} [{low:.2f}, {high:.2f}]**, p = 0.002"
+    assert said in PAGE
+    assert f"{contrast.difference.mean:+.1f} points of accuracy: it helps | 10 |" in README
+    for method in ("plan", "control"):
+        scores = summary.scores[method].values()
+        assert f"| {sum(scores) / len(scores):.2f} |\n" in PAGE
+        budget = found["budget"]
+        row = [budget["usual"][method], *budget["curves"][method].values()]
+        assert " | ".join(f"{value:.2f}" for value in row) in PAGE
+    assert any("spared 82 %" in line for line in found["said"])
+    command = json.loads((folder / "search.json").read_text("utf-8"))["command"]
+    asked = " ".join(command[command.index("--data") :])
+    assert asked in " ".join((ROOT / "Makefile").read_text("utf-8").replace("\\\n", " ").split())
 
 
 @pytest.mark.parametrize("file", STUDIED, ids=lambda file: file.parent.name)
