@@ -118,6 +118,17 @@ def test_a_search_too_small_to_spare_anything_says_so(network):
     assert "-25 %" not in str(tiny)
 
 
+def test_a_search_says_what_its_own_epochs_took(network):
+    took = [
+        rows[-1]["seconds"] - rows[1]["seconds"] * (not file.parent.name.startswith("dense"))
+        for file in network.folder.glob("trials/*/record.json")
+        for rows in [json.loads(file.read_text())["history"]]
+    ]
+    assert network.cost.seconds == pytest.approx(sum(took))
+    long = replace(network, cost=replace(network.cost, seconds=7230.0))
+    assert "The epochs took 120 minutes of one core." in str(long)
+
+
 def test_the_test_split_is_never_read_in_the_search_and_the_contrast_is_frozen_before(tmp_path):
     def watched(run):
         frozen = Path(run.folder).parents[1] / "frozen.json"

@@ -44,10 +44,12 @@ BEST = 10
 
 @dataclass(frozen=True)
 class Cost:
-    """Epochs: what the search trained, and what all trials in full on all seeds would have."""
+    """Epochs: what the search trained, and what all trials in full on all seeds would have; and the
+    seconds that the trained ones took, as far as the runs know them."""
 
     trained: int
     in_full: int
+    seconds: float = 0.0
 
     @property
     def spared(self) -> float:
@@ -192,8 +194,12 @@ class Found:
         return (
             f"{self.cost.trained:,} epochs were trained; in full on every seed all trials would "
             f"have taken {self.cost.in_full:,}: branching and giving up what was clearly behind "
-            f"spared {100 * self.cost.spared:.0f} %."
+            f"spared {100 * self.cost.spared:.0f} %.{self._took()}"
         )
+
+    def _took(self) -> str:
+        minutes = self.cost.seconds / 60
+        return f" The epochs took {minutes:.0f} minutes of one core." if minutes >= 1 else ""
 
 
 _ADVICE = {
@@ -325,7 +331,7 @@ class Search:
             tried=(*tried["plan"], *tried["control"]),
             study=study,
             importance={side: trials.importance(side) for side in SIDES},
-            cost=Cost(self._trained(tried, start), self.in_full),
+            cost=self._cost(tried, start),
             metric=start.metric,
             higher_is_better=start.higher_is_better,
             budget=self._budget(tried, start, work, jobs, backend),
@@ -533,8 +539,8 @@ class Search:
             draw_budget(self.folder / "budget.png", found.budget)
         draw_choices(self.folder / "choices.png", found.ranked("plan"), found.ranked("control"))
 
-    def _trained(self, tried: Mapping[Side, Sequence[Tried]], start: _Start) -> int:
-        """Epochs that were trained; alike trials share their runs."""
+    def _cost(self, tried: Mapping[Side, Sequence[Tried]], start: _Start) -> Cost:
+        """What was trained; alike trials share their runs."""
         jobs = {job.name: job for job in start.jobs}
         for side in SIDES:
             for one in tried[side]:
@@ -542,7 +548,8 @@ class Search:
                 for seed in range(FIRST_SEED, FIRST_SEED + begun):
                     job = self._runs.job(side, one.method, seed)
                     jobs[job.name] = job
-        return sum(job.epochs + (0 if start.branched else job.shared) for job in jobs.values())
+        trained = sum(job.epochs + (0 if start.branched else job.shared) for job in jobs.values())
+        return Cost(trained, self.in_full, sum(map(self._runs.seconds, jobs.values())))
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,14 @@ class Runs:
         record = self.record(job)
         return float(record["valid"][record["metric"]["name"]])
 
+    def seconds(self, job: Job) -> float:
+        """That its own epochs took; 0 where its record does not say, or there is none."""
+        file = self.folder / job.name / "record.json"
+        history = read_record(file)["history"] if file.exists() else []
+        own = [row["seconds"] for row in history]
+        before = own[job.shared - 1] if 0 < job.shared < len(own) else 0.0
+        return own[-1] - before if own else 0.0
+
     def lighten(self, job: Job) -> None:
         """Remove a finished trial's checkpoints but the last: nothing starts from them, and a
         search has hundreds of runs."""
