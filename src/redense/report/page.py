@@ -56,7 +56,7 @@ from redense.report.weights import (
     overlaps,
     released_table,
 )
-from redense.runs.checkpoints import write_text
+from redense.runs.checkpoints import make_folder, write_text
 from redense.runs.sections import Sections, Table
 from redense.study.methods import is_proved
 from redense.study.summary import Summary, summarize_records
@@ -146,14 +146,9 @@ def report(
     groups = load(paths)
     target = out or Path(paths[0]) / "report.html"
     text = render(groups, sections)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target, text)
-        write_text(target.with_name("study.csv"), runs_csv(groups))
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot write {target}: {error.strerror}; choose another --out"
-        ) from error
+    make_folder(target.parent, "a page")
+    write_text(target, text)
+    write_text(target.with_name("study.csv"), runs_csv(groups))
     return target
 
 

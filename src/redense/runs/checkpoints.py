@@ -3,7 +3,9 @@ are read."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,11 @@ from safetensors import SafetensorError
 
 from redense.files.weights import BadWeightsError, read_checkpoint
 from redense.runs.seal import seal, unseal
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), ", free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ", choose another folder"),
+}
 
 
 class DamagedCheckpointError(ValueError):
@@ -40,13 +47,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(
-            getattr(error, "errno", None),
-            f"could not write {path} ({reason}); earlier files are whole, free some space",
-        ) from error
+        reason, number = getattr(error, "strerror", None) or error, _errno(error)
+        remedy = _REMEDIES.get(number or 0, "")
+        said = f"could not write {path} ({reason}); earlier files are whole{remedy}"
+        raise OSError(number, said) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path, what: str) -> None:
+    """Make a folder that --out names, if it is not there.
+
+    Raises:
+        OSError: it cannot be; says ``what`` would have been in it, as in "a study".
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {what} at {folder}: {error.strerror}; choose another --out"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,6 +117,14 @@ def read(path: Path) -> dict[str, Any]:
         return unseal(content)
     except ValueError as error:
         raise DamagedCheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _errno(error: OSError | SafetensorError) -> int | None:
+    """The system's number of an error, which safetensors has in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else None
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:

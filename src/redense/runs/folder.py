@@ -19,7 +19,13 @@ from typing import Any
 
 from redense.files.text import read_text
 from redense.plan import Plan
-from redense.runs.checkpoints import DamagedCheckpointError, copy_whole, read, write_text
+from redense.runs.checkpoints import (
+    DamagedCheckpointError,
+    copy_whole,
+    make_folder,
+    read,
+    write_text,
+)
 from redense.runs.configuration import RunConfig
 
 
@@ -45,15 +51,10 @@ class RunFolder:
                 f"{path} already holds a run; resume it with --resume {path} or choose another "
                 "--out"
             )
-        try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            write_text(path / "plan.txt", f"{config.to_plan()}\n")
-            write_text(path / "config.json", config.to_json())
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"cannot write a run folder at {path}: {error.strerror}; choose another --out",
-            ) from error
+        make_folder(path, "a run folder")
+        (path / "checkpoints").mkdir(exist_ok=True)
+        write_text(path / "plan.txt", f"{config.to_plan()}\n")
+        write_text(path / "config.json", config.to_json())
         return cls(path)
 
     @classmethod

@@ -20,7 +20,7 @@ from optuna.trial import FixedTrial
 from redense.files.typed import TABLE, read_json
 from redense.plan import Phase, Plan, toml
 from redense.proof import Question, Study, check_function, source_sha256
-from redense.runs.checkpoints import write_text
+from redense.runs.checkpoints import make_folder, write_text
 from redense.runs.configuration import RunConfig
 from redense.runs.record import environment
 from redense.runs.run import Run
@@ -373,14 +373,8 @@ class Search:
                         f"{stored[name]!r}, now {value!r} (see {file}); choose another --out"
                     )
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps(settings, indent=2) + "\n")
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"cannot write a search at {self.folder}: {error.strerror}; choose another --out",
-            ) from error
+        make_folder(self.folder, "a search")
+        write_text(file, json.dumps(settings, indent=2) + "\n")
 
     @property
     def _first(self) -> Method:

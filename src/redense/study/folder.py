@@ -10,7 +10,7 @@ from typing import Any
 
 from redense.files.records import read_record, read_study
 from redense.plan import Plan
-from redense.runs.checkpoints import write_text
+from redense.runs.checkpoints import make_folder, write_text
 
 
 def open_study(
@@ -37,14 +37,9 @@ def open_study(
             )
         methods = {**stored["methods"], **methods}
         earlier = {name: stored[name] for name in ("judged",) if name in stored}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {**settings, "methods": methods, **earlier}
-        write_text(file, json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot write a study at {folder}: {error.strerror}; choose another --out"
-        ) from error
+    make_folder(folder, "a study")
+    content = {**settings, "methods": methods, **earlier}
+    write_text(file, json.dumps(content, indent=2) + "\n")
 
 
 def judged(folder: Path) -> list[set[int]]:
