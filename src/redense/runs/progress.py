@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.box import SIMPLE
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from redense.plan import Plan, in_percent
 from redense.runs.growing import said_of, share_grown
 from redense.runs.run import Run
+from redense.runs.task import Task
 
 
 class Progress(Callback):
@@ -26,6 +27,7 @@ class Progress(Callback):
         self._plan, self._run = plan, run
         self._bar: Any = None
         self._score = ""
+        self._noted: set[str] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and sys.stderr.isatty():
@@ -65,6 +67,16 @@ class Progress(Callback):
                 f"{100 * row['sparsity']:.0f} % zeros, {row['seconds']:.0f} s",
                 flush=True,
             )
+
+        if trainer.is_global_zero and row["epoch"] in (*self._plan.starts[1:], len(self._plan)):
+            self._note(cast("Task", pl_module).notes(), row["phase"])
+
+    def _note(self, notes: Iterable[str], phase: str) -> None:
+        """At the end of a phase, once each."""
+        for note in notes:
+            if note not in self._noted:
+                tqdm.write(f"after the {phase} phase {note}", file=sys.stderr)
+        self._noted.update(notes)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close()

@@ -75,5 +75,8 @@ class Task(Protocol):
     def examples(self) -> dict[str, Any]:
         """What the network answers by now, as plain data; read at the end of each phase."""
 
+    def notes(self) -> list[str]:
+        """What a person must know of the answers that were scored last; mostly nothing."""
+
     def keep(self, folder: Path, examples: Mapping[str, Mapping[str, Any]]) -> None:
         """Write what the network is, and the phases' examples so far, into the run's folder."""

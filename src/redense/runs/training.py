@@ -105,7 +105,10 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         scores = evaluate(trainer, task, loader)
         return {task.metric.name: scores[task.metric.name], **scores} if scores else {}
 
-    return {"valid": judged_first("valid"), "test": lambda: judged_first("test")}
+    valid = judged_first("valid")
+    if notes := task.notes():
+        run.data["notes"] = [*run.data.get("notes", ()), *notes]
+    return {"valid": valid, "test": lambda: judged_first("test")}
 
 
 def _fit(trainer: Trainer, module: LightningModule, start: str | None) -> None:

@@ -381,3 +381,34 @@ def test_a_network_that_answers_nothing_but_blanks_is_said_to(trained, tmp_path,
     assert answer.code == 0
     assert answer.out == f"{silence}: \n"
     assert "nothing but blanks" in answer.err
+
+
+BLANKS = "the network answers nothing but blanks to all 6 recordings: it is hardly trained"
+
+
+def test_a_network_that_answers_nothing_but_blanks_is_said_to_once_and_at_the_end(
+    speech, tmp_path, redense
+):
+    flags = ("--data", speech, *TINY, "--lr", "0.003", "--clip", "0.1", "--passes", "1")
+    phases = ("--dense", "2", "--sparse", "1", "--redense", "1")
+    answer = redense("train", "speech", *flags, *phases, "--out", tmp_path / "run")
+    assert answer.code == 0, answer.err
+    assert answer.err.count(f"after the dense phase {BLANKS}") == 1
+    assert answer.err.count(BLANKS) == 1
+    assert answer.out.count(BLANKS) == 1
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    assert record["data"]["notes"][-1].startswith(BLANKS)
+
+
+def test_a_network_that_answers_words_is_not_said_to_answer_blanks(trained):
+    record = json.loads((trained / "record.json").read_text())
+    assert BLANKS not in str(record["data"]["notes"])
+
+
+def test_a_training_without_a_sparse_phase_says_nothing_of_what_came_since_the_first(
+    speech, tmp_path, redense
+):
+    phases = ("--dense", "1", "--sparse", "0", "--redense", "0", "--passes", "1")
+    answer = redense("train", "speech", "--data", speech, *TINY, *phases, "--out", tmp_path / "run")
+    assert answer.code == 0, answer.err
+    assert "since the first phase" not in answer.out

@@ -102,6 +102,10 @@ class CaptionTask(LightningModule):
         """What the network says of every validation image by now."""
         return {"captions": self._last}
 
+    def notes(self) -> list[str]:
+        """There are none."""
+        return []
+
     def keep(self, folder: Path, examples: Mapping[str, Mapping[str, Any]]) -> None:
         """captions.json, captions.png, and what the network is."""
         said = {phase: answers["captions"] for phase, answers in examples.items()}

@@ -164,6 +164,10 @@ class ImageTask(LightningModule):
         """None are kept."""
         return {}
 
+    def notes(self) -> list[str]:
+        """There are none."""
+        return []
+
     def keep(self, folder: Path, examples: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep in network.json what the network is."""
         write_text(folder / "network.json", json.dumps(self.config(), indent=2) + "\n")

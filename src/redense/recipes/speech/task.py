@@ -122,6 +122,15 @@ class SpeechTask(LightningModule):
         """This phase's worst utterances, and its speakers."""
         return {"worst": worst(self._last), "speakers": by_speaker(self._last)}
 
+    def notes(self) -> list[str]:
+        """Whether nothing but blanks was answered, as every CTC network does at first."""
+        if not self._last or any(answer.said for answer in self._last):
+            return []
+        return [
+            f"the network answers nothing but blanks to all {len(self._last)} recordings: it is "
+            "hardly trained; more epochs, a higher --lr or less sparsity may help"
+        ]
+
     def keep(self, folder: Path, examples: Mapping[str, Mapping[str, Any]]) -> None:
         """The examples in worst.json, and in network.json what the network is."""
         content = {"worst.json": examples, "network.json": self.config()}
