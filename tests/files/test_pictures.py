@@ -1,5 +1,6 @@
 """The door to pictures: what is seen is what a viewer shows; what cannot be read is named."""
 
+import json
 import struct
 import warnings
 import zlib
@@ -8,13 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image, PngImagePlugin
 
+from redense import load
 from redense.files.pictures import endings, middle, read_picture
 from redense.recipes.captions.features import read_image
 from redense.recipes.images import readers
+from redense.recipes.images.data import Batches
 from redense.recipes.images.folders import Files, StreamedData
+from redense.recipes.images.options import ImageOptions
 from redense.recipes.images.streams import StreamedBatches
+from redense.recipes.images.task import ImageTask
+from redense.recipes.images.use import seen_by
 
 SIDE = 32
 
@@ -93,6 +100,57 @@ def test_a_phones_photograph_stands_upright(tmp_path, kind, tag, turns, see):
     seen = see(tmp_path / f"a.{kind}")
     assert seen[:, : SIDE // 2 - 2].min() > 240
     assert seen[:, SIDE // 2 + 2 :].max() < 15
+
+
+def test_as_torchvision_reads_them_pictures_lie_as_they_are_stored(tmp_path):
+    stored = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_picture(tmp_path / "a.png", upright=False), stored)
+    assert np.array_equal(read_picture(tmp_path / "a.png"), np.rot90(stored, 3))
+
+
+@pytest.mark.parametrize("augment", ["none", "resize-crop"], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("upright", ["true", "false"])
+def test_training_eval_classify_and_export_turn_pictures_alike(upright, augment, tmp_path, redense):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side: as stored, left is what is seen above
+    sky = np.zeros((8, 8, 3), np.uint8)
+    sky[:, :4] = 255
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            folder = tmp_path / "data" / split / label
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Image.fromarray(sky).save(folder / f"{number}.png", exif=exif)
+    data = ("--data", tmp_path / "data", "--augment", augment, *TINY, "--upright", upright)
+    phases = ("--dense", "1", "--sparse", "0", "--redense", "0")
+    answer = redense("train", "images", *data, *phases, "--out", tmp_path / "run")
+    assert answer.code == 0, answer.err
+    assert redense("export", tmp_path / "run", tmp_path / "hub").code == 0
+    trained = seen_after(tmp_path / "run", tmp_path / "data/val")
+    assert len(trained) == 3
+    for seen in trained:
+        left, above = seen[:, :, :4].mean(), seen[:, :4].mean()
+        assert (above > left) == (upright == "true")
+    assert redense("eval", tmp_path / "hub", "--data", tmp_path / "data").code == 0
+
+
+def seen_after(run, folder):
+    """One picture as a run was trained on it, as eval sees it and as classify does from an
+    export."""
+    options = ImageOptions(**json.loads((run / "config.json").read_text())["options"])
+    data = ImageTask(options, 0).data
+    if isinstance(data, StreamedData):
+        trained, _ = next(iter(StreamedBatches(data, data.valid, 1, workers=0)))
+    else:
+        trained, _ = next(iter(Batches(data, data.valid, 1)))
+    config = json.loads((run / "network.json").read_text())
+    files = Files(((str(folder / "a/0.png"), 0),))
+    evaluated, _ = next(iter(StreamedBatches(seen_by(config), files, 1, workers=0)))
+    classified = load(run.parent / "hub").preprocess(folder / "a/0.png")
+    return trained[0], evaluated[0], classified[0]
 
 
 def test_damaged_exif_data_do_not_matter(tmp_path):

@@ -18,7 +18,11 @@ _KINDS = (
 
 
 def read_picture(
-    source: str | Path | IO[bytes], mode: str = "RGB", *, name: str | None = None
+    source: str | Path | IO[bytes],
+    mode: str = "RGB",
+    *,
+    name: str | None = None,
+    upright: bool = True,
 ) -> Image.Image:
     """A picture as its viewer sees it: upright, on white where transparent, 8 bits a channel.
 
@@ -29,6 +33,8 @@ def read_picture(
         source: a file, or an open one.
         mode: ``RGB``, or ``L`` for grey.
         name: what errors call it; default ``source``.
+        upright: turned as its EXIF data say the camera was held; False leaves it as it is stored,
+            as torchvision does.
 
     Raises:
         FileNotFoundError: no such file.
@@ -41,7 +47,7 @@ def read_picture(
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata
             with Image.open(source, formats=_openable()) as image:
                 image.load()
-            seen = _eight_bits(_upright(image))
+            seen = _eight_bits(_upright(image) if upright else image)
     except Exception as error:  # decoders raise whatever they stumble over
         raise ValueError(
             f"{name or source} is not a whole image ({error}); repair or remove it"

@@ -34,7 +34,8 @@ _MOST_FLOATS = 40_000_000
 @dataclass(frozen=True)
 class ImageData:
     """A data set by its three splits; ``test`` may be empty; ``mean`` and ``std`` of train's pixels
-    in [0, 1]; ``notes`` are what a reader of its scores must know."""
+    in [0, 1]; ``notes`` are what a reader of its scores must know; ``upright`` as for
+    `read_picture`."""
 
     name: str
     classes: tuple[str, ...]
@@ -44,6 +45,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    upright: bool = True
 
     @property
     def channels(self) -> int:
@@ -86,6 +88,7 @@ def load(
     most: int | None = None,
     valid_share: float | None = None,
     label_noise: float = 0.0,
+    upright: bool = True,
 ) -> ImageData:
     """Read a data set whole into memory.
 
@@ -97,6 +100,7 @@ def load(
         channels: 1 or 3; default as stored, 3 for folders and lists.
         most, valid_share: see `folders.complete`.
         label_noise: share of the training labels that `mislabel` replaces.
+        upright: of pictures on disk, as for `read_picture`.
 
     Raises:
         ValueError, FileNotFoundError: a missing folder, a damaged image, a label outside the
@@ -104,7 +108,9 @@ def load(
     """
     path = Path(name)
     if is_list(path) or path.is_dir():
-        train, valid, test, classes = readers.read_pictures(path, size or 64, most, valid_share)
+        train, valid, test, classes = readers.read_pictures(
+            path, size or 64, most, valid_share, upright
+        )
     else:
         splits, classes = _read_named(name, root)
         check_classes(name, classes)
@@ -129,6 +135,7 @@ def load(
         tuple(mean.tolist()),
         tuple((std + 1e-6).tolist()),
         notes,
+        upright,
     )
 
 

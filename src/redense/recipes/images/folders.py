@@ -99,7 +99,8 @@ class StreamedData:
     """A folder, list or shards by their three splits; ``test`` may be empty. Images come out as
     (channels, size, size).
 
-    ``resize`` is the shorter side before the centre crop: 256 for 224, as in the paper.
+    ``resize`` is the shorter side before the centre crop: 256 for 224, as in the paper; ``upright``
+    is as for `read_picture`.
     """
 
     name: str
@@ -112,6 +113,7 @@ class StreamedData:
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
     channels: int = 3
+    upright: bool = True
 
     def fingerprint(self) -> dict[str, object]:
         """Name, sizes and a sha256 over every file's name, length and labels, not its content."""

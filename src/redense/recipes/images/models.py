@@ -207,6 +207,7 @@ class Description(TypedDict):
     mean: list[Number]
     std: list[Number]
     valid_share: NotRequired[Number | None]
+    upright: NotRequired[bool]
     transform_input: NotRequired[bool]
 
 

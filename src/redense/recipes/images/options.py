@@ -34,6 +34,8 @@ class ImageOptions:
         label_noise: share of the training labels that are replaced by another class, drawn at
             random and the same for every seed; images in memory only.
         size: pixels a side; default as stored, 64 for folders and lists, 224 for streamed ones.
+        upright: turn pictures as their EXIF data say the camera was held; false leaves them as they
+            are stored, as torchvision does.
         batch: images an optimizer step, over all devices together.
         accumulate: parts that a step's images are trained in one after another, where memory is
             short. lr: learning rate that the phases' factors multiply.
@@ -57,6 +59,7 @@ class ImageOptions:
     valid_share: float | None = None
     label_noise: float = 0.0
     size: int | None = None
+    upright: bool = True
     init: str | None = None
     batch: int = 128
     accumulate: int = 1

@@ -103,7 +103,7 @@ def read_torchvision(kind: type, root: Path) -> tuple[dict[str, Split], tuple[st
 
 
 def read_pictures(
-    path: Path, size: int, most: int | None, valid_share: float | None
+    path: Path, size: int, most: int | None, valid_share: float | None, upright: bool = True
 ) -> tuple[Split, Split, Split, tuple[str, ...]]:
     """(train, valid, test, class names) of a folder or list; only what is kept is decoded."""
     splits, classes = list_pictures(path)
@@ -111,18 +111,26 @@ def read_pictures(
     parts = complete_and_say(str(path), splits, most, valid_share)
     titles = [f"{path.name} {names[0]}" for names in SPLITS.values()]
     train, valid, test = (
-        _decode([file for file, _ in part.samples], [n for _, n in part.samples], size, title)
+        _decode(
+            [file for file, _ in part.samples],
+            [label for _, label in part.samples],
+            size,
+            title,
+            upright,
+        )
         for part, title in zip(parts, titles, strict=True)
     )
     return train, valid, test, classes
 
 
-def _decode(files: Sequence[str], labels: Sequence[int], size: int, title: str) -> Split:
+def _decode(
+    files: Sequence[str], labels: Sequence[int], size: int, title: str, upright: bool = True
+) -> Split:
     """Pictures by their middle square, resized to ``size``."""
     images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     for number, file in enumerate(_progress(files, f"reading {title}", len(files))):
         try:
-            pixels = T.pil_to_tensor(middle(read_picture(file)))
+            pixels = T.pil_to_tensor(middle(read_picture(file, upright=upright)))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{file}, which {title} lists, does not exist") from error
         images[number] = T.center_crop(T.resize(pixels, [size], antialias=True), [size, size])

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -49,11 +50,14 @@ def open_stream(
     root: Path | None = None,
     most: int | None = None,
     valid_share: float | None = None,
+    upright: bool = True,
 ) -> StreamedData:
     """A folder of Parquet shards, or what `open_folder` opens."""
     if has_shards(Path(name)):
-        return open_shards(Path(name), size, most=most, valid_share=valid_share)
-    return open_folder(name, size, root=root, most=most, valid_share=valid_share)
+        data = open_shards(Path(name), size, most=most, valid_share=valid_share)
+    else:
+        data = open_folder(name, size, root=root, most=most, valid_share=valid_share)
+    return replace(data, upright=upright)
 
 
 def _lines_or_files(path: Path) -> Iterator[object]:
@@ -93,7 +97,7 @@ class StreamedBatches:
             workers = min((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 8)
         cropped = crops(data, "centre" if seed is None else augment)
         self._loader = DataLoader(
-            _Images(split, workers, cropped, seed, "L" if data.channels == 1 else "RGB"),
+            _Images(split, workers, cropped, seed, data),
             batch_sampler=self._numbers,
             num_workers=workers,
             persistent_workers=workers > 0 and seed is not None,
@@ -206,17 +210,24 @@ class _Images(Dataset[Any]):
     """Item (epoch, number): (uint8 pixels (H, W, C), label), or what is wrong with the file."""
 
     def __init__(
-        self, split: Source, workers: int, cropped: v2.Transform, seed: int | None, mode: str
+        self,
+        split: Source,
+        workers: int,
+        cropped: v2.Transform,
+        seed: int | None,
+        data: StreamedData,
     ) -> None:
         self._split, self._read = split, split.reader(workers)
-        self._cropped, self._seed, self._mode = cropped, seed, mode
+        self._cropped, self._seed, self._upright = cropped, seed, data.upright
+        self._mode = "L" if data.channels == 1 else "RGB"
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int] | str:
         epoch, number = item
         try:
             file, label = self._read(number)
             name = self._split.title(number)
-            pixels = middle(read_picture(file, self._mode, name=name))
+            picture = read_picture(file, self._mode, name=name, upright=self._upright)
+            pixels = middle(picture)
         except (ValueError, FileNotFoundError) as error:
             return str(error)
         with torch.random.fork_rng([], enabled=self._seed is not None):

@@ -50,6 +50,7 @@ class ImageTask(LightningModule):
                 root=root,
                 most=options.train_images,
                 valid_share=options.valid_share,
+                upright=options.upright,
             )
         else:
             self.data = load(
@@ -59,6 +60,7 @@ class ImageTask(LightningModule):
                 root=root,
                 most=options.train_images,
                 valid_share=options.valid_share,
+                upright=options.upright,
                 label_noise=options.label_noise,
             )
         if options.accumulate > 1 and options.batch > len(self.data.train):
@@ -187,6 +189,7 @@ class ImageTask(LightningModule):
             "mean": list(self.data.mean),
             "std": list(self.data.std),
             "valid_share": self.options.valid_share,
+            "upright": self.data.upright,
         }
         return found | (
             {"transform_input": True} if getattr(self.model, "transform_input", False) else {}

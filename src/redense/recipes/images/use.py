@@ -43,7 +43,8 @@ class Classifier:
         mode = "L" if expected.channels == 1 else "RGB"
         items: list[tuple[Tensor, int] | str] = []
         for picture in as_list(pictures):
-            seen = np.array(cropped(middle(read_picture(as_file(picture), mode))))
+            whole = read_picture(as_file(picture), mode, upright=expected.upright)
+            seen = np.array(cropped(middle(whole)))
             items.append((torch.from_numpy(seen).view(*seen.shape[:2], -1), 0))
         pixels, _ = cast("tuple[Tensor, Tensor]", Collate(expected)(items))
         return pixels
@@ -75,7 +76,17 @@ def seen_by(config: Mapping[str, Any], size: int | None = None) -> StreamedData:
     resize = config["resize"] if side == config["size"] else resized(side)
     mean, std = tuple(config["mean"]), tuple(config["std"])
     return StreamedData(
-        "", tuple(config["classes"]), none, none, none, side, resize, mean, std, config["channels"]
+        "",
+        tuple(config["classes"]),
+        none,
+        none,
+        none,
+        side,
+        resize,
+        mean,
+        std,
+        config["channels"],
+        config.get("upright", True),  # an older run's are
     )
 
 
