@@ -179,6 +179,65 @@ def test_the_speed_pages_studies_are_the_records():
     assert outside["share_outside"] < 0.05
 
 
+def record_of(part):
+    return json.loads((ROOT / "results" / "bench" / f"{part}.json").read_text())
+
+
+def test_the_speed_page_s_race_with_an_older_commit_is_the_record_s():
+    work = record_of("beside")["work"].values()
+    said = []
+    for part in ("sparse step", "dense step", "masks"):
+        ratios = [
+            row["ratio"]["median"]
+            for rows in work
+            for what, row in rows.items()
+            if what.startswith(part)
+        ]
+        said.append(f"{min(ratios):.2f} to {max(ratios):.2f}")
+    page = " ".join(SPEED.split())
+    assert f"take {said[0]} times as long where dense ones take {said[1]}: noise" in page
+    assert f"Masks take {said[2]} times as long" in page
+
+
+RELIABILITY = " ".join((ROOT / "docs" / "reliability.md").read_text("utf-8").split())
+
+
+def test_the_promises_on_damaged_files_are_the_record_s():
+    fuzz = record_of("fuzz")
+    assert fuzz["cases"] >= 5000
+    assert set(fuzz["kinds"]) == {"refused", "read"}
+    assert not fuzz["faults"]
+    kinds, read = len(fuzz["targets"]), fuzz["kinds"]
+    said = (
+        f"{fuzz['cases']:,} damaged files of {kinds} kinds, damaged in {len(fuzz['damages'])} ways"
+    )
+    assert f"{said}: {read['refused']:,} were refused and {read['read']:,} read" in RELIABILITY
+
+
+def test_the_promises_on_kills_are_the_record_s():
+    kills = record_of("kills")
+    assert kills["kills"] >= 50
+    assert not kills["faults"]
+    assert f"{kills['kills']} kills over {len(kills['commands'])} commands" in RELIABILITY
+
+
+def test_the_promises_on_the_kernel_are_the_record_s():
+    found = record_of("sanitize")
+    ways = found["ways"]
+    assert not found["differences"]
+    assert not found["sanitizers"]
+    said = f"{found['cases']:,} odd tensors of {len(found['kinds'])} kinds"
+    assert said in RELIABILITY
+    took, left, refused = (ways[w] for w in ("by the kernel", "by plain torch", "refused"))
+    assert f"took {took:,}, left {left:,} to plain torch and refused {refused:,}" in RELIABILITY
+
+
+def test_the_promises_on_searches_are_the_record_s():
+    found = record_of("search")
+    assert f"in {found['found']} of {found['of']} tasks" in RELIABILITY
+    assert f"{found['null_said']} of {found['of_nulls']} where none does" in RELIABILITY
+
+
 def test_the_cost_page_says_what_is_computed():
     page = (ROOT / "docs" / "cost.md").read_text("utf-8")
     for part in tables().split("\n\n"):
