@@ -205,9 +205,10 @@ def test_an_empty_part_is_named(refuse, own_pictures):
         ),
         (
             ["train/red/0002.png,red,train", "val/red/0002.png,red,dev"],
-            "line 3: needs a path, a label and train, val",
+            "line 3 is no picture: split cannot be 'dev'; each line has a path, a label or none,",
         ),
-        (["train/red/0002.png,red"], "line 2: needs a path, a label and train, val or test"),
+        (["train/red/0002.png,red"], "line 2 is no picture: split cannot be ''; each line has"),
+        ([",red,train"], "line 2 is no picture: path must be text of length >= 1, got ''; each"),
         (
             [
                 "train/red/9.png,red,train",

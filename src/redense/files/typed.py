@@ -157,6 +157,8 @@ def explain(problem: str, value: Any) -> str:
     if missing:
         return f"it has no {'.'.join([*_joined(names), missing[1]])!r}"
     subject = ".".join(_joined(names)) or "it"
+    if said.startswith("Invalid enum value"):
+        return f"{subject} cannot be {short(wrong)}"
     if wanted:
         words = " or ".join(_WORDS.get(one, one) for one in wanted[1].split(" | "))
         limit = (wanted[2] or "").partition(", got")[0]

@@ -219,7 +219,7 @@ def test_shards_without_class_names_ask_for_a_classes_file(own, redense):
 
 def test_a_label_outside_the_classes_is_refused_with_its_shard(own, redense):
     (own / "classes.txt").write_text("blue\ngreen\n")
-    assert ".parquet: label 2 lies outside the 2 classes (0 to 1)" in refused(redense, own)
+    assert ".parquet, row 9: label 2 lies outside the 2 classes (0 to 1)" in refused(redense, own)
 
 
 def test_shards_under_other_names_are_told_theirs(own, redense):
@@ -421,13 +421,33 @@ def test_shards_that_are_missing_or_there_twice_are_refused(tmp_path, png, names
 
 
 @pytest.mark.parametrize(
-    "written",
-    [b"{", b"[]", b'{"info": 3}', b'{"info": {"features": {"label": {"names": 3}}}}', b"\xff"],
+    ("written", "said"),
+    [
+        (b"{", "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        (b"[]", "it must be a table, got []"),
+        (b'{"info": 3}', "info must be a table, got 3"),
+        (
+            b'{"info": {"features": {"label": {"names": 3}}}}',
+            "info.features.label.names must be a table or a list or nothing, got 3; fetch it again",
+        ),
+    ],
 )
-def test_damaged_metadata_are_named(tmp_path, png, written):
+def test_damaged_metadata_are_named_with_key_and_value(tmp_path, png, written, said):
     table = pa.table({"image": [png], "label": [0]})
     parquet.write_table(
         table.replace_schema_metadata({"huggingface": written}), tmp_path / "train.parquet"
     )
-    with pytest.raises(ValueError, match=r"train\.parquet has damaged metadata"):
+    with pytest.raises(ValueError, match=r"train\.parquet, 'huggingface' in its metadata,") as told:
+        open_shards(tmp_path, 8)
+    assert said in str(told.value)
+
+
+def test_a_label_that_is_no_class_is_named_with_its_row(tmp_path, png):
+    table = pa.table({"image": [png] * 4, "label": [0, 1, 7, 1]})
+    parquet.write_table(table, tmp_path / "train.parquet")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(
+        ValueError, match=r"train\.parquet, row 2: label 7 lies outside the 2 class"
+    ):
         open_shards(tmp_path, 8)

@@ -334,6 +334,28 @@ def test_features_that_were_cut_off_on_disk_are_made_again(tmp_path, cache, name
     assert np.array_equal(open_sounds(utterances, (1.0,), 20.0, "").frames(2), frames)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("places", [[[-1, 5]]]),
+        ("places", [[[1000, 49]]]),
+        ("places", "all"),
+        ("sha256", [3]),
+        ("bad", {}),
+    ],
+)
+def test_an_index_of_features_that_was_edited_is_made_again(tmp_path, cache, key, value):
+    utterances = [Utterance(str(sound(tmp_path / "0.wav")), "a")]
+    frames = np.array(open_sounds(utterances, (1.0,), 20.0, "").frames(0))
+    (file,) = cache.glob("features/*/index.json")
+    index = json.loads(file.read_text())
+    (((_, many),),) = index["places"]
+    file.write_text(
+        json.dumps(index | {key: json.loads(json.dumps(value).replace("49", f"{many}"))})
+    )
+    assert np.array_equal(open_sounds(utterances, (1.0,), 20.0, "").frames(0), frames)
+
+
 def test_worker_processes_give_what_this_process_gives(tmp_path, monkeypatch):
     utterances = [
         Utterance(str(sound(tmp_path / f"{n}.wav", 0.1 + 0.01 * n, n)), "a") for n in range(12)

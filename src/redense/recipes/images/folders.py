@@ -15,7 +15,8 @@ from torchvision.datasets import ImageNet
 
 from redense.files.folders import list_classes, plain_name, say, split_folders, split_of
 from redense.files.text import read_table
-from redense.recipes.images.forms import COLUMNS
+from redense.files.typed import check
+from redense.recipes.images.forms import COLUMNS, ROW
 from redense.runs.seeds import epoch_seed
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -295,16 +296,13 @@ def _rows_of_list(path: Path) -> dict[str, list[tuple[str, str]]]:
                 f"{path} needs a header with the columns path, label and split, got {list(row)}; "
                 f"it has no {missing[0]}"
             )
-        split, file, label = split_of(row["split"]), row["path"].strip(), row["label"]
-        if split is None or not file:
-            raise ValueError(
-                f"{path}, line {number}: needs a path, a label and train, val or test, got "
-                f"{list(row.values())}"
-            )
-        if not label.strip():
+        cells = {**row, "path": row["path"].strip(), "split": row["split"].strip().lower()}
+        check(cells, ROW, f"{path}, line {number}")
+        if not row["label"].strip():
             unlabelled += 1
             continue
-        named[split].append((str(path.parent / file), plain_name(label, path)))
+        file, split = str(path.parent / cells["path"]), split_of(cells["split"])
+        named[str(split)].append((file, plain_name(row["label"], path)))
     if unlabelled:
         say(f"{path}: {unlabelled} rows without a label are left out")
     if not named["train"]:

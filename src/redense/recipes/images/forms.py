@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from redense.files.fields import Field, Form
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from redense.files.fields import Field, Form, row_kind
+from redense.files.folders import SPLITS
 from redense.files.pictures import endings
 
+_NAME = Annotated[str, Meta(min_length=1)]
+_literal: Any = Literal
+_SPLIT = _literal[tuple(name for names in SPLITS.values() for name in names)]
+
 COLUMNS = (
-    Field(("path",), str, "the picture; a relative path counts from the list", needed=True),
+    Field(("path",), _NAME, "the picture; a relative path counts from the list", needed=True),
     Field(("label",), str, "its class's name; empty for one that is not used", needed=True),
-    Field(("split",), str, "train, val or test", needed=True),
+    Field(("split",), _SPLIT, "train, val or test", needed=True),
 )
 """Of a list of pictures."""
+
+ROW = row_kind(
+    COLUMNS, "picture", "each line has a path, a label or none, and as split train, val or test"
+)
 
 IMAGE = Field(("image", "img", "jpg"), bytes, "encoded bytes, or a struct with bytes", needed=True)
 LABEL = Field(

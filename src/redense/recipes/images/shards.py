@@ -10,7 +10,6 @@ so that as many workers each read their own groups.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from bisect import bisect_right
@@ -20,13 +19,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 from redense.files.folders import SPLITS, plain_name, say, split_of
 from redense.files.text import read_lines
+from redense.files.typed import Kind, check, parse_json
 from redense.recipes.images.folders import StreamedData, complete_and_say, few, resized, shuffled
 from redense.recipes.images.forms import IMAGE, LABEL
 from redense.runs.seeds import epoch_seed
@@ -40,6 +40,27 @@ except ImportError as error:
 LANES, WINDOW = 8, 4  # places that batches come from in turn; row groups that are shuffled together
 _MOST_BYTES = 512 << 20  # of a row group: some dozens may be in memory
 _HIDDEN = -1  # the label of rows that nobody has labelled
+
+
+class _Column(TypedDict):
+    """What the hub's ``datasets`` says of a column."""
+
+    names: NotRequired[list[str | int] | dict[str, Any] | None]
+
+
+class _Info(TypedDict):
+    """And of them all."""
+
+    features: NotRequired[dict[str, _Column | list[Any]] | None]
+
+
+class _Hub(TypedDict):
+    """What it writes into a shard's footer."""
+
+    info: NotRequired[_Info]
+
+
+HUB = Kind(_Hub, "description of columns", "fetch it again", finite=False)
 
 
 @dataclass(frozen=True)
@@ -302,7 +323,9 @@ def _open(file: Path) -> _Piece:
     elif pa.types.is_integer(labels.type):
         numbers = labels.fill_null(_HIDDEN).to_pylist()
     else:
-        raise ValueError(f"{file}: {label} must be whole numbers or names, got {labels.type}")
+        raise ValueError(
+            f"{file}: {label} must be whole numbers or names, got {labels.type}; cast the column"
+        )
     counted = tuple((number, group.num_rows) for number, group in enumerate(groups))
     plain = tuple(plain_name(name, file) for name in names)
     return _Piece(file, counted, torch.tensor(numbers, dtype=torch.long), plain, image)
@@ -311,13 +334,14 @@ def _open(file: Path) -> _Piece:
 def _columns(file: Path, content: parquet.ParquetFile) -> tuple[str, str, tuple[str, ...]]:
     """(column of images, column of labels, the classes that the hub's ``datasets`` wrote of it)."""
     schema = content.schema_arrow
-    try:
-        hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = hub.get("info", {}).get("features") or {}
-        listed = {name: kind for name, kind in features.items() if "names" in kind}
-        named = {name: list(map(str, kind["names"])) for name, kind in listed.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file} has damaged metadata ({error}); fetch it again") from error
+    written = (schema.metadata or {}).get(b"huggingface", b"{}").decode("utf-8", "replace")
+    place = f"{file}, 'huggingface' in its metadata,"
+    hub = check(parse_json(written, HUB, place), HUB, place)
+    named = {}
+    for name, kind in (hub.get("info", {}).get("features") or {}).items():
+        names = kind.get("names") if isinstance(kind, dict) else None
+        if isinstance(names, list):  # else a struct with a field of that name
+            named[name] = list(map(str, names))
     image = next((name for name in IMAGE.names if name in schema.names), None)
     label = next((name for name in (*LABEL.names, *named) if name in schema.names), None)
     if image is None or label is None:
@@ -349,10 +373,11 @@ def _translated(piece: _Piece, classes: tuple[str, ...]) -> Tensor:
     if not len(labels):
         raise ValueError(f"{piece.file} has no row; remove it")
     if int(labels.min()) < _HIDDEN or int(labels.max()) >= many:
-        wrong = int(labels.min()) if int(labels.min()) < _HIDDEN else int(labels.max())
+        row = int(((labels < _HIDDEN) | (labels >= many)).nonzero()[0])
         raise ValueError(
-            f"{piece.file}: label {wrong} lies outside the {many} classes (0 to {many - 1}) of "
-            f"{'the file itself' if piece.names else 'classes.txt or the run'}"
+            f"{piece.file}, row {row}: label {int(labels[row])} lies outside the {many} classes "
+            f"(0 to {many - 1}) of "
+            f"{'the file itself' if piece.names else 'classes.txt or the run'}; mend or remove it"
         )
     if not piece.names:
         return labels

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from filelock import FileLock
@@ -18,12 +18,26 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from redense import datasets
+from redense.files.typed import Count, Kind, Number, read_json
 from redense.recipes.speech import features
 from redense.recipes.speech.features import Extracted
 from redense.recipes.speech.readers import Utterance
 
 _FEW = 300  # recordings that this process does alone, sooner than workers would have started
 _KIND = "log power, 20 ms Hann / 10 ms, 161 bins, 16 kHz, float16, 2"
+
+
+class _Index(TypedDict):
+    """Where each utterance's frames lie, at each speed; each has an entry in every list."""
+
+    kind: str
+    speeds: list[Number]
+    places: list[list[tuple[Count, Count]]]
+    sha256: list[str]
+    bad: list[str | None]
+
+
+INDEX = Kind(_Index, "index of features", "remove its folder: it is made anew")
 
 
 @dataclass(frozen=True)
@@ -88,14 +102,16 @@ def open_sounds(
 def _kept(folder: Path, utterances: int, speeds: int) -> Sounds | None:
     """What is kept in a folder; None where nothing is, or not all of it."""
     try:
-        index = json.loads((folder / "index.json").read_text("utf-8"))
+        index = read_json(folder / "index.json", INDEX)
         table = np.asarray(index["places"], dtype=np.int64).reshape(utterances, speeds, 2)
         file = folder / "frames.f16"
         size = file.stat().st_size // (2 * features.BINS)
         columns = tuple(index["sha256"]), tuple(index["bad"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):  # made anew
         return None
-    if size != table[..., 1].sum() or {len(column) for column in columns} != {utterances}:
+    if {len(column) for column in columns} != {utterances}:
+        return None
+    if size != table[..., 1].sum() or (table.sum(2) > size).any():
         return None
     shape = (size, features.BINS)
     rows = np.memmap(file, np.float16, "r", shape=shape) if size else np.zeros(shape, np.float16)
