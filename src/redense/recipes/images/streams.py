@@ -96,8 +96,9 @@ class StreamedBatches:
         if workers is None:
             workers = min((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 8)
         cropped = crops(data, "centre" if seed is None else augment)
+        mode = "L" if data.channels == 1 else "RGB"
         self._loader = DataLoader(
-            _Images(split, workers, cropped, seed, data),
+            _Images(split, workers, cropped, seed, mode, data.upright),
             batch_sampler=self._numbers,
             num_workers=workers,
             persistent_workers=workers > 0 and seed is not None,
@@ -215,11 +216,11 @@ class _Images(Dataset[Any]):
         workers: int,
         cropped: v2.Transform,
         seed: int | None,
-        data: StreamedData,
+        mode: str,
+        upright: bool = True,
     ) -> None:
         self._split, self._read = split, split.reader(workers)
-        self._cropped, self._seed, self._upright = cropped, seed, data.upright
-        self._mode = "L" if data.channels == 1 else "RGB"
+        self._cropped, self._seed, self._mode, self._upright = cropped, seed, mode, upright
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int] | str:
         epoch, number = item
