@@ -168,10 +168,11 @@ def unkilled(command: Command, base: Path) -> tuple[float, Any]:
     with tempfile.TemporaryDirectory() as folder:
         desk = shutil.copytree(base, Path(folder) / "desk")
         before = _spent()
-        code = _start(desk, command.arguments).wait()
+        process = _start(desk, command.arguments)
+        process.communicate()
         seconds = _spent() - before
-        if code != 0:
-            raise RuntimeError(f"{command.name} ends with {code}")
+        if process.returncode != 0:
+            raise RuntimeError(f"{command.name} ends with {process.returncode}")
         return seconds, _answer(command, desk)
 
 
