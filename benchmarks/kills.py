@@ -84,7 +84,7 @@ class Command:
         out: what it writes there.
         again: arguments that go on with it, once ``out`` has a config.json; default the same.
         same: whether what comes out is the same to the byte; of a search, whose later draws depend
-            on when it was killed, only the runs that both have.
+            on when it was killed, only the runs of the same plans.
     """
 
     name: str
@@ -306,7 +306,7 @@ def _answer(command: Command, desk: Path) -> dict[str, Any]:
     answer = {}
     for file in sorted(out.rglob("record.json")):
         record = json.loads(file.read_text("utf-8"))
-        scores = {name: record[name] for name in ("weights_sha256", "valid", "test")}
+        scores = {name: record[name] for name in ("plan", "weights_sha256", "valid", "test")}
         answer[str(file.parent.relative_to(desk))] = scores
     if not answer:
         for file in sorted(out.iterdir()):
@@ -318,6 +318,8 @@ def _differences(command: Command, wanted: dict[str, Any], found: dict[str, Any]
     if command.same and wanted.keys() != found.keys():
         return [f"other results: {sorted(wanted.keys() ^ found.keys())}"]
     shared = wanted.keys() & found.keys()
+    if not command.same:
+        shared = {name for name in shared if wanted[name]["plan"] == found[name]["plan"]}
     if not shared:
         return ["no result is the same"]
     return [f"{name} came out otherwise" for name in sorted(shared) if wanted[name] != found[name]]
