@@ -1,5 +1,6 @@
 """The run folder on any file system, after any number of epochs."""
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from redense.runs import record
 from redense.runs.checkpoints import save_whole
 from redense.runs.configuration import RunConfig
-from redense.runs.folder import RunFolder
+from redense.runs.folder import RunFolder, next_folder
 
 
 @pytest.fixture
@@ -22,6 +23,19 @@ def test_epoch_10000_comes_after_epoch_9999(run):
     assert run.newest() == (run.epoch_file(10_000), {"epoch": 10_000})
     run.keep_last(1)
     assert [file.name for file in (run.path / "checkpoints").iterdir()] == ["epoch-10000.ckpt"]
+
+
+def _take_one(together, root):
+    together.wait()
+    return str(next_folder("images", Path(root)))
+
+
+def test_trainings_that_start_together_have_a_folder_each(tmp_path):
+    with multiprocessing.Manager() as manager, multiprocessing.get_context("spawn").Pool(4) as pool:
+        for turn in range(30):
+            together, root = manager.Barrier(4), str(tmp_path / f"{turn}")
+            taken = pool.starmap(_take_one, [(together, root)] * 4, chunksize=1)
+            assert len(set(taken)) == 4
 
 
 def test_a_phase_is_marked_where_the_file_system_has_no_hard_links(run, monkeypatch):

@@ -166,8 +166,18 @@ def _epoch_of(file: Path) -> int:
 
 
 def next_folder(recipe: str, root: Path = Path("runs")) -> Path:
-    """runs/images-1, -2, ...: the first number that is free."""
+    """runs/images-1, -2, ...: the first number that is free, made at once, so that trainings that
+    start together have one each."""
+    make_folder(root, "a run folder")
     number = 1
-    while (root / f"{recipe}-{number}").exists():
+    while not _taken_by_us(root / f"{recipe}-{number}"):
         number += 1
     return root / f"{recipe}-{number}"
+
+
+def _taken_by_us(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
