@@ -56,6 +56,9 @@ def test_the_paper_s_plan_has_won_where_the_page_says(regimes):
     assert f"by {row.to_matched.mean:.2f} points, where 40 %" in " ".join(PAGE.split())
     assert row.best == "early_stop"
     assert f"early stopping is {-row.to_best.mean:.2f} points ahead" in " ".join(PAGE.split())
+    (clean,) = (one for one in plans if (one.study, one.plan) == ("vgg-clean", "dsd"))
+    assert f"difference is {clean.to_matched.mean:.2f} points, not" in " ".join(PAGE.split())
+    assert f"| {clean.to_matched.mean:+.2f} points of accuracy, not measurable | 12 |" in README
     scores = regimes["vgg-noise40"].summary.scores
     gains = [scores["early_stop"][seed] - scores["lower_lr"][seed] for seed in range(12)]
     said = f"| {row.to_matched.mean:+.1f} points of accuracy: it helps; early stopping gains "
@@ -71,6 +74,11 @@ def test_what_the_page_says_of_relearn_is_the_records(regimes):
     assert len(dead) == 1
     lost, *others = sorted(value for seed, value in scores["relearn"].items() if seed not in dead)
     said = f"({lost:.1f} where the others have {others[0]:.0f} to {others[-1]:.0f})"
+    assert said in " ".join(PAGE.split())
+    (clean,) = (row for row in regimes["vgg-clean"].rows if row.plan == "relearn")
+    said = (
+        f"costs {-clean.to_matched.mean:.1f} points, while its loss is {-clean.loss.mean:.2f} lower"
+    )
     assert said in " ".join(PAGE.split())
 
 
