@@ -185,6 +185,35 @@ def test_weights_in_shared_memory_are_held():
             assert model[0].weight.is_shared()
 
 
+def train_beside(model, masks, steps):
+    """One process of Hogwild's: an optimizer and a constraint of its own on shared weights."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
+    held = redense.Constraint(model, optimizer, masks)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+    held.detach()
+
+
+def test_processes_that_train_shared_weights_at_once_hold_them_together():
+    model, _ = build(torch.optim.SGD)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    masks = redense.build_masks(redense.prunable(model), 0.5)
+    model.share_memory()
+    context = torch.multiprocessing.get_context("fork")
+    processes = [context.Process(target=train_beside, args=(model, masks, 50)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    for name, mask in masks.items():
+        weight = dict(model.named_parameters())[name]
+        assert not weight[~mask].any()
+        assert not torch.equal(weight[mask], before[name][mask])  # the others were trained
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # dynamo says where it leaves the graph
 def test_compiled_autograd_masks_gradients():
     model, optimizer = build()
