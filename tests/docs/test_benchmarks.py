@@ -199,6 +199,13 @@ def test_the_speed_page_s_race_with_an_older_commit_is_the_record_s():
     assert f"Masks take {said[2]} times as long" in page
 
 
+def test_the_speed_page_s_imports_are_the_record_s():
+    alone, named = record_of("imports")["imports"].values()
+    assert f"adds {alone['added']['median']:.3f} s to `import torch`" in SPEED
+    assert f"and {named['added']['median']:.2f} s once" in SPEED
+    assert named["added"]["median"] < 0.2
+
+
 RELIABILITY = " ".join((ROOT / "docs" / "reliability.md").read_text("utf-8").split())
 
 
