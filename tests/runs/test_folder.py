@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from redense.plan import Phase, Plan
 from redense.runs import record
-from redense.runs.checkpoints import save_whole
+from redense.runs.checkpoints import read, save_whole
 from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder, next_folder
 
@@ -23,6 +24,37 @@ def test_epoch_10000_comes_after_epoch_9999(run):
     assert run.newest() == (run.epoch_file(10_000), {"epoch": 10_000})
     run.keep_last(1)
     assert [file.name for file in (run.path / "checkpoints").iterdir()] == ["epoch-10000.ckpt"]
+
+
+NAMES = (
+    *("плотная", "разреженная", "снова плотная", "密", "疎", "a b", "a-b", "A_B", "!", "?", "…"),
+    *(
+        "phase 9",
+        "epoch 1",
+        "epoch-0003",
+        "dense",
+        "Dense",
+        "é" * 120,
+        "é" * 119 + "e",
+        "../x",
+        "/",
+    ),
+)
+
+
+def test_every_phase_has_a_file_of_its_own_whatever_it_is_called(tmp_path):
+    plan = Plan(tuple(Phase(name, 1) for name in NAMES))
+    run = RunFolder.create(tmp_path / "run", RunConfig(plan=plan.to_records()))
+    save_whole({"epoch": 3}, run.epoch_file(3))
+    for phase in plan:
+        save_whole({"phase": phase.name}, run.phase_file(phase.name))
+    assert [read(run.phase_file(name))["phase"] for name in NAMES] == list(NAMES)
+    files = list((run.path / "checkpoints").iterdir())
+    assert len({file.name.casefold() for file in files}) == len(NAMES) + 1
+    assert all(file.parent == run.path / "checkpoints" for file in files)
+    assert run.newest() == (run.epoch_file(3), {"epoch": 3})
+    assert run.phase_file("dense").name == "dense.ckpt"  # as it always was
+    assert run.phase_file("a b").name == "a-b.ckpt"
 
 
 def _take_one(together, root):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,22 @@ class RunFolder:
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.ckpt"
 
     def phase_file(self, phase: str) -> Path:
-        """The checkpoint at the end of a phase."""
-        return self.path / "checkpoints" / f"{re.sub(r'[^A-Za-z0-9]+', '-', phase)}.ckpt"
+        """The checkpoint at the end of a phase; every phase of the plan has a file of its own."""
+        return self.path / "checkpoints" / f"{self._stems.get(phase) or _stem(phase)}.ckpt"
+
+    @cached_property
+    def _stems(self) -> dict[str, str]:
+        """What the phases' files are called: as the phases, in letters and digits of any script,
+        and with their number where two would be alike, an epoch's, or nothing."""
+        stems: dict[str, str] = {}
+        for number, phase in enumerate(self.config.to_plan(), start=1):
+            stem, taken = _stem(phase.name), {one.casefold() for one in stems.values()}
+            if not stem.strip("-") or stem.casefold() in taken or stem.startswith("epoch-"):
+                stem = f"phase-{number}-{stem.strip('-')}"
+            while stem.casefold() in taken:
+                stem += "-"
+            stems[phase.name] = stem
+        return stems
 
     def best_of(self, phase: str) -> Path:
         """The best epoch's weights as they were at the end of a phase."""
@@ -159,6 +174,11 @@ class RunFolder:
     def _epoch_files(self) -> list[Path]:
         """The epochs' checkpoints by their number: 10,000 comes after 9,999."""
         return sorted((self.path / "checkpoints").glob("epoch-*.ckpt"), key=_epoch_of)
+
+
+def _stem(phase: str) -> str:
+    """A file's name, without its ending, in at most 150 bytes."""
+    return re.sub(r"[\W_]+", "-", phase).encode()[:150].decode(errors="ignore")
 
 
 def _epoch_of(file: Path) -> int:
