@@ -146,7 +146,7 @@ def report(
     groups = load(paths)
     target = out or Path(paths[0]) / "report.html"
     text = render(groups, sections)
-    make_folder(target.parent, "a page")
+    make_folder(target.parent, f"the page {target.name}")
     write_text(target, text)
     write_text(target.with_name("study.csv"), runs_csv(groups))
     return target

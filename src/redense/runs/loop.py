@@ -274,7 +274,7 @@ class Loop:
 
     def _go_on(self) -> None:
         """Take the newest checkpoint's state, if there is one."""
-        if self._run.main:
+        if self._run.main and not self._run.evaluates:
             self._run.files.mark_ended(self._plan)
         newest = self._run.files.newest()
         if newest is not None and newest[1].get("position") == len(self._plan):

@@ -56,7 +56,8 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     run.selection = "the last epoch's weights; the test split was read once, after training"
     if config.select == "best" and task.moving_average is not None:
         raise ValueError("early stopping keeps one epoch's own weights; leave out --ema")
-    run.files.mark_ended(plan)
+    if not run.evaluates:
+        run.files.mark_ended(plan)
     found = run.files.newest()
     history = _History(run, plan, task)
     if found is not None:
