@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +17,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from redense import Plan, dsd, prunable
 from redense.cli import main
+from redense.files.records import read_record
 from redense.recipes.images import models
+from redense.runs.progress import print_result
 from redense.runs.record import masks_of
 from redense.runs.weights import weights_sha256
 from redense.tensors.packing import pack
+
+ROOT = Path(__file__).parents[2]
 
 PLAN = dsd(
     dense=2, sparse=2, redense=1, sparsity=0.3, sparse_lr=0.1, redense_lr=0.1, decay="cosine"
@@ -262,6 +267,17 @@ def test_the_table_at_the_end_has_a_row_a_phase(run, pictures, tmp_path, redense
     )
     assert first["weights_sha256"] == second["weights_sha256"]
     assert first["test"] == second["test"]
+
+
+def test_the_table_of_the_default_run_breaks_no_cell_at_80_columns(capsys):
+    shipped = read_record(ROOT / "models/fashion-mnist-dsd/record.json")
+    print_result(shipped)
+    lines = capsys.readouterr().out.splitlines()
+    (rule,) = (number for number, line in enumerate(lines) if "───" in line)
+    rows = lines[rule + 1 : rule + 4]
+    assert [row.split()[0] for row in rows] == ["dense", "sparse", "redense"]
+    assert all(len(row.split()) == 11 for row in rows)  # "30 %" and "30.00 %" are two words each
+    assert all(len(line) <= 80 for line in lines[: rule + 4])
 
 
 def test_on_a_terminal_one_bar_shows_phase_loss_score_and_time_left(

@@ -117,11 +117,11 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
         "rate",
         "held",
         "zeros",
-        "train loss",
-        "valid loss",
-        *(f"valid {s}" for s in scores),
+        "train\nloss",
+        "valid\nloss",
+        *(f"valid\n{s}" for s in scores),
     ):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for phase in record["phases"]:
         table.add_row(
             phase["name"],
