@@ -1,7 +1,8 @@
-"""A disk that fills up under export, report and search: a file system of 64 kB, where the tests may
-mount one. (Under train: tests/runs/test_resume.py.)"""
+"""A disk that fills up under export, report, search and prove: a file system of 64 kB, where the
+tests may mount one. (Under train: tests/runs/test_resume.py.)"""
 
 import errno
+import json
 import subprocess
 
 import pytest
@@ -69,6 +70,29 @@ def test_a_search_says_which_file_did_not_fit_and_goes_on_once_there_is_space(
     answer = redense("search", "mine.py:train", *flags)
     assert answer.code == 0, answer.err
     assert "the best of 2 plans" in answer.out
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_proof_says_which_file_did_not_fit_and_goes_on_once_there_is_space(
+    jobs, small, redense, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    flags = (*("--dense", "2", "--sparse", "1", "--redense", "1", "--sparsity", "0.5"),)
+    flags += ("--methods", "dense,lower_lr,dsd", "--seeds", "3", "--jobs", jobs)
+    check_line(
+        redense("prove", "mine.py:train", *flags, "--out", small / "study"), f"{small}/study/"
+    )
+    enlarge(small)
+    answer = redense("prove", "mine.py:train", *flags, "--out", small / "study")
+    assert answer.code == 0, answer.err
+    redense("prove", "mine.py:train", *flags, "--out", tmp_path / "whole")
+    for method in ("dense", "lower_lr", "dsd"):
+        one, other = (
+            json.loads((folder / f"{method}--2" / "record.json").read_text())
+            for folder in (small / "study", tmp_path / "whole")
+        )
+        assert one["weights_sha256"] == other["weights_sha256"]
 
 
 @pytest.mark.parametrize(
