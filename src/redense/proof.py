@@ -22,7 +22,7 @@ from redense.plan import Plan
 from redense.runs.configuration import RunConfig
 from redense.runs.run import Run
 from redense.runs.sections import Section, Text
-from redense.study.folder import judged, judged_at, open_study, records
+from redense.study.folder import keep_verdict, open_study, records, verdicts
 from redense.study.jobs import Job, as_they_lie, plan_jobs, saved_share
 from redense.study.looks import confidence, looked_before, looks
 from redense.study.methods import BASELINE, CONTROL, METHODS, Method, build_methods
@@ -314,7 +314,7 @@ class Question:
                 break
             trained = seeds
         if not self.grows and study.is_judged:
-            judged_at(self.folder, self._seeds)
+            keep_verdict(self.folder, self._seeds)
         return study
 
     @property
@@ -390,7 +390,7 @@ class Question:
     @property
     def _looks(self) -> tuple[int, ...]:
         """Earlier judgments at fewer of these seeds; a study that grows pays for its own."""
-        earlier = [] if self.grows else judged(self.folder)
+        earlier = [] if self.grows else verdicts(self.folder)
         return tuple(sorted(len(one) for one in earlier if one < set(self._seeds)))
 
     @property

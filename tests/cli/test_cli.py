@@ -560,8 +560,9 @@ def test_an_unfinished_run_is_not_exported(refuse, run, tmp_path):
 
 
 def test_an_export_to_where_nothing_can_be_written_is_refused(refuse, run):
-    assert "cannot write to /dev/null/hub: Not a directory; choose another folder" in refuse(
-        "export", run, "/dev/null/hub"
+    assert (
+        "cannot write an export at /dev/null/hub: Not a directory; choose another folder"
+        in refuse("export", run, "/dev/null/hub")
     )
 
 

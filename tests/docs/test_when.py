@@ -99,6 +99,20 @@ def test_the_search_on_wrong_labels_is_the_record_s():
         row = [budget["usual"][method], *budget["curves"][method].values()]
         assert " | ".join(f"{value:.2f}" for value in row) in PAGE
     assert any("spared 82 %" in line for line in found["said"])
+    text = " ".join(PAGE.split())
+    first = RESULTS / "search-label-noise-first"
+    tried = json.loads((first / "found.json").read_text("utf-8"))["tried"]
+    ways = [one["choices"]["scored"] for one in tried if one["side"] == "control"]
+    assert f"in {ways.count('best epoch')} of their {len(ways)} trials" in text
+    summary = summarize_records(records(first / "confirm"), control="control", baseline="control")
+    earlier = summary.comparison.to_control["plan"].difference
+    low, high = earlier.interval
+    assert f"gave {earlier.mean:+.2f} [{low:.2f}, {high:.2f}] on the same seeds" in text
+    best = [one["choices"] for one in found["tried"] if one["side"] == "plan"][:10]
+    shares = [choices["sparsity"] for choices in best]
+    assert {choices["mask"] for choices in best} == {"random"}
+    methods = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    assert f"lay between {min(shares):g} and {max(shares):g}" in methods
     command = json.loads((folder / "search.json").read_text("utf-8"))["command"]
     asked = " ".join(command[command.index("--data") :])
     assert asked in " ".join((ROOT / "Makefile").read_text("utf-8").replace("\\\n", " ").split())

@@ -51,6 +51,12 @@ def train(run):
     return {"valid": {"top1": score}, "test": lambda: {"top1": score}}
 
 
+def one_step(model, optimizer, points, labels):
+    optimizer.zero_grad()
+    F.cross_entropy(model(points), labels).backward()
+    optimizer.step()
+
+
 def prove(function, out, **more):
     given = {"seeds": 2, "methods": ("dense", "lower_lr", "dsd"), "out": out}
     return redense.prove(function, PLAN, **(given | more))
@@ -181,9 +187,7 @@ def test_the_best_epoch_of_shared_phases_is_kept_for_the_runs_that_branch(best, 
     def peaks(run):
         model, optimizer, points, labels = two_layers(run.seed)
         for epoch in run.epochs(model, optimizer):
-            optimizer.zero_grad()
-            F.cross_entropy(model(points), labels).backward()
-            optimizer.step()
+            one_step(model, optimizer, points, labels)
             run.log(score=-abs(epoch - best), gradient=1.0)
         return {"score": float(model(points).detach().mean())}
 
@@ -214,9 +218,7 @@ def test_an_epoch_without_the_judged_score_costs_early_stopping_and_no_other(
     def forgets(run):
         model, optimizer, points, labels = two_layers(run.seed)
         for epoch in run.epochs(model, optimizer):
-            optimizer.zero_grad()
-            F.cross_entropy(model(points), labels).backward()
-            optimizer.step()
+            one_step(model, optimizer, points, labels)
             run.log(**epochs.get(epoch, {"score": float(epoch == 0)}))
         return {"score": float(model(points).detach().mean())}
 
@@ -233,18 +235,14 @@ def test_early_stopping_chooses_by_what_is_judged_and_scores_what_it_chose(tmp_p
     def by_loss(run):
         model, optimizer, points, labels = two_layers(run.seed)
         for _ in run.epochs(model, optimizer):
-            optimizer.zero_grad()
-            F.cross_entropy(model(points), labels).backward()
-            optimizer.step()
+            one_step(model, optimizer, points, labels)
             run.log(loss=1.0, top1=score_of(model, points, labels))
         return {"top1": score_of(model, points, labels)}
 
     def in_the_loop(run):
         model, optimizer, points, labels = two_layers(run.seed)
         for epoch in run.epochs(model, optimizer):
-            optimizer.zero_grad()
-            F.cross_entropy(model(points), labels).backward()
-            optimizer.step()
+            one_step(model, optimizer, points, labels)
             score = -float(epoch)
             run.log(top1=score)
         return {"top1": score}
@@ -261,9 +259,7 @@ def test_without_logged_scores_other_methods_still_share_their_epochs(tmp_path):
     def logs_nothing(run):
         model, optimizer, points, labels = two_layers(run.seed)
         for _ in run.epochs(model, optimizer):
-            optimizer.zero_grad()
-            F.cross_entropy(model(points), labels).backward()
-            optimizer.step()
+            one_step(model, optimizer, points, labels)
         return float(model(points).detach().mean())
 
     study = prove(logs_nothing, tmp_path / "study", methods=STOPPED)
@@ -417,9 +413,7 @@ def test_held_weights_are_zero_in_the_sparse_phase_and_rates_follow_the_plan(tmp
         used = []
         optimizer.register_step_post_hook(lambda opt, *_: used.append(opt.param_groups[0]["lr"]))
         for epoch in run.epochs(model, optimizer, schedule=schedule):
-            optimizer.zero_grad()
-            F.cross_entropy(model(points), labels).backward()
-            optimizer.step()
+            one_step(model, optimizer, points, labels)
             zeros = int((model[0].weight == 0).sum())
             seen.append((epoch, zeros, optimizer.param_groups[0]["lr"]))
             schedule.step()
@@ -493,9 +487,7 @@ def test_from_a_trained_network_the_baseline_is_the_network_as_it_came(tmp_path)
     def tuned(run):
         model, optimizer, points, labels = two_layers(run.seed)
         for _ in run.epochs(model, optimizer):
-            optimizer.zero_grad()
-            F.cross_entropy(model(points), labels).backward()
-            optimizer.step()
+            one_step(model, optimizer, points, labels)
         return {"top1": (model(points).argmax(1) == labels).float().mean()}
 
     study = redense.prove(
@@ -547,9 +539,7 @@ def test_a_loop_of_steps_ends_with_the_same_bits_wherever_it_was_stopped(tmp_pat
     def by_steps(run, stop=None):
         model, optimizer, points, labels = two_layers(run.seed)
         for step in run.steps(model, optimizer, save_every=4):
-            optimizer.zero_grad()
-            F.cross_entropy(model(points), labels).backward()
-            optimizer.step()
+            one_step(model, optimizer, points, labels)
             if step == stop:
                 raise KeyboardInterrupt
         return float(model(points).sum().detach())

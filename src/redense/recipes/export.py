@@ -9,7 +9,7 @@ from redense.files.records import read_record
 from redense.files.typed import TABLE, read_json
 from redense.recipes.card import model_card
 from redense.recipes.trained import restore
-from redense.runs.checkpoints import copy_apart, write_text
+from redense.runs.checkpoints import copy_apart, make_folder, write_text
 from redense.runs.folder import RunFolder
 
 WEIGHTS = ("model.safetensors", "cnn.safetensors")
@@ -39,12 +39,7 @@ def export(run_path: Path, folder: Path) -> list[Path]:
     config = {**config, "weights_sha256": record["weights_sha256"]}
     weights = [run.path / name for name in WEIGHTS if (run.path / name).is_file()]
     _check_target(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot write to {folder}: {error.strerror}; choose another folder"
-        ) from error
+    make_folder(folder, "an export", instead="another folder")
     for file in weights:
         copy_apart(file, folder / file.name)
     write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")

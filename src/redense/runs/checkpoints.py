@@ -55,17 +55,18 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def make_folder(folder: Path, what: str) -> None:
-    """Make a folder that --out names, if it is not there.
+def make_folder(folder: Path, what: str, *, instead: str = "another --out") -> None:
+    """Make a folder that somebody named, if it is not there.
 
     Raises:
-        OSError: it cannot be; says ``what`` would have been in it, as in "a study".
+        OSError: it cannot be; says ``what`` would have been in it, as in "a study", and what to
+            choose ``instead``.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
-            error.errno, f"cannot write {what} at {folder}: {error.strerror}; choose another --out"
+            error.errno, f"cannot write {what} at {folder}: {error.strerror}; choose {instead}"
         ) from error
 
 

@@ -42,16 +42,16 @@ def open_study(
     write_text(file, json.dumps(content, indent=2) + "\n")
 
 
-def judged(folder: Path) -> list[set[int]]:
+def verdicts(folder: Path) -> list[set[int]]:
     """The seeds of every verdict that was read of a study so far."""
     file = folder / "study.json"
     stored = read_study(file) if file.exists() else {}
     return [set(seeds) for seeds in stored.get("judged", ())]
 
 
-def judged_at(folder: Path, seeds: Iterable[int]) -> None:
+def keep_verdict(folder: Path, seeds: Iterable[int]) -> None:
     """Write down that a verdict over these seeds was read."""
-    earlier, now = judged(folder), set(seeds)
+    earlier, now = verdicts(folder), set(seeds)
     if now in earlier:
         return
     file = folder / "study.json"
