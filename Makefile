@@ -92,7 +92,7 @@ results-speech: setup
 	$(call results,speech,speech,$(SPEECH))
 
 # 14 minutes of two cores
-CAPTIONS = --seeds 9 --methods dense,lower_lr,pruned,random_dsd,dsd --sparsity 0.8,0.5 \
+CAPTIONS = --data emoji-tones --seeds 9 --methods dense,lower_lr,pruned,random_dsd,dsd --sparsity 0.8,0.5 \
 	--dense 6 --sparse 5 --redense 2
 results-captions: setup
 	$(call results,captions,captions,$(CAPTIONS))

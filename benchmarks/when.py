@@ -27,7 +27,7 @@ STUDIES = {
     "vgg-noise20": "the same, 20 % of the labels wrong",
     "vgg-noise40": "the same, 40 % of the labels wrong",
     "warm-start": "the same net, trained on 1,000 images, gone on with on 2,000",
-    "captions": "NeuralTalk on emoji drawings",
+    "captions": "NeuralTalk on emoji drawings, skin tones among them",
     "speech": "DeepSpeech 2, small, on game dialogue",
 }
 """Every study by its folder, in words."""

@@ -124,6 +124,14 @@ def test_a_split_holds_its_share_and_never_changes() -> None:
     ]
 
 
+def test_what_an_older_redense_prepared_is_not_taken(tmp_path: Path) -> None:
+    older = tmp_path / "emoji"  # with every skin tone
+    older.mkdir()
+    with pytest.raises(OSError, match="nothing-here"):
+        datasets.prepare("emoji", source=tmp_path / "nothing-here", root=tmp_path)
+    assert list(older.iterdir()) == []
+
+
 @pytest.mark.network
 @pytest.mark.parametrize("name", ["amazon-queen", "emoji-groups", "fashion-mnist", "spoken-digits"])
 def test_every_card_says_what_it_is(name: str) -> None:
@@ -165,10 +173,13 @@ def test_emoji_groups_share_no_picture_between_splits() -> None:
 
 
 @pytest.mark.network
-def test_emoji_captions_are_karpathys_json_and_share_no_concept() -> None:
-    folder = datasets.prepare("emoji")
+@pytest.mark.parametrize(("name", "drawings"), [("emoji", 3828), ("emoji-tones", 7888)])
+def test_emoji_captions_are_karpathys_json_and_share_no_concept(name: str, drawings: int) -> None:
+    folder = datasets.prepare(name)
     images = json.loads((folder / "captions.json").read_text(encoding="utf-8"))["images"]
-    assert len(images) == len({image["filename"] for image in images}) == 7888
+    assert len(images) == len({image["filename"] for image in images}) == drawings
+    toned = ["skin" in image["sentences"][0]["tokens"] for image in images]
+    assert sum(toned) == drawings - 2 * 1914
     concepts: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for image in images:
         concepts[image["split"]].add(image["concept"])

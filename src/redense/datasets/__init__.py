@@ -36,6 +36,7 @@ _WRITERS = {
     "amazon-queen": "amazon_queen:write",
     "emoji": "emoji:write_captions",
     "emoji-groups": "emoji:write_groups",
+    "emoji-tones": "emoji:write_tones",
     "fashion-mnist": "fashion_mnist:write",
     "fillets-cs": "fillets:write_cs",
     "fillets-nl": "fillets:write_nl",
@@ -43,6 +44,10 @@ _WRITERS = {
     "tuxpaint": "tuxpaint:write_captions",
     "tuxpaint-fr": "tuxpaint:write_french",
 }
+
+_EDITIONS = {"emoji": "2"}
+"""Sets that an older redense prepared otherwise: at first `emoji` held every skin tone. They lie
+in a folder of their edition, so that what was prepared before is never taken for them."""
 
 
 def names() -> list[str]:
@@ -74,11 +79,11 @@ def prepare(name: str, *, source: Path | None = None, root: Path | None = None) 
     """
     write = _writer(name)
     root = cache() if root is None else root
-    folder = root / name
+    folder = root / _EDITIONS.get(name, "") / name
     if folder.exists():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f".{name}.lock"):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{name}.lock")):
         if not folder.exists():
             _write_whole(write, folder, source)
     return folder

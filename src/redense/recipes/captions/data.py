@@ -29,7 +29,7 @@ from redense.runs.seeds import epoch_seed
 Pairs = tuple[Tensor, Tensor, Tensor]
 """Features (B, F), words (B, T), lengths (B,)."""
 
-_APART = {"emoji": "skin tone"}
+_APART = {"emoji-tones": "skin tone"}
 """Captions of these words are so alike that they flatter: scores without them stand beside."""
 
 
