@@ -11,10 +11,13 @@ import pytest
 import torch
 from conftest import TINY
 from PIL import Image, PngImagePlugin
+from trained_runs import FLAGS, write_captions
 
 from redense import load
 from redense.files.pictures import endings, middle, read_picture
 from redense.recipes.captions.features import read_image
+from redense.recipes.captions.options import CaptionOptions
+from redense.recipes.captions.task import CaptionTask
 from redense.recipes.images import readers
 from redense.recipes.images.data import Batches
 from redense.recipes.images.folders import Files, StreamedData
@@ -151,6 +154,36 @@ def seen_after(run, folder):
     evaluated, _ = next(iter(StreamedBatches(seen_by(config), files, 1, workers=0)))
     classified = load(run.parent / "hub").preprocess(folder / "a/0.png")
     return trained[0], evaluated[0], classified[0]
+
+
+@pytest.mark.parametrize(
+    ("upright", "cnn"), [("true", "words"), ("false", "words"), ("false", "resnet18")]
+)
+def test_training_caption_eval_and_export_turn_captioned_pictures_alike(
+    upright, cnn, tmp_path, redense, monkeypatch
+):
+    monkeypatch.setenv("REDENSE_DATA", str(tmp_path / "cache"))
+    data = write_captions(tmp_path / "data")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for file in (data / "images").iterdir():
+        pixels = np.asarray(Image.open(file)).copy()
+        pixels[:, 10:] = 255
+        Image.fromarray(pixels).save(file, exif=exif)
+    sample = data / "images" / "val0.png"
+    Image.fromarray(np.asarray(Image.open(sample))).save(tmp_path / "stored.png")
+    flags = (*FLAGS["captions"], "--cnn", cnn, "--cnn-weights", "random", "--cnn-size", 32)
+    told = ("--data", data, "--upright", upright, "--out", tmp_path / "run")
+    assert redense("train", "captions", *told, *flags).code == 0
+    assert redense("export", tmp_path / "run", tmp_path / "hub").code == 0
+    options = CaptionOptions(**json.loads((tmp_path / "run/config.json").read_text())["options"])
+    trained = CaptionTask(options, 0).data.splits["valid"].features[0]
+    asked, stored = load(tmp_path / "hub").preprocess([sample, tmp_path / "stored.png"])
+    torch.testing.assert_close(asked, trained, rtol=0, atol=1e-5)
+    assert torch.allclose(asked, stored, rtol=0, atol=1e-5) == (upright == "false")
+    assert redense("eval", tmp_path / "hub", "--data", data).code == 0
+    shown = {"true": True, "false": False}[upright]
+    assert json.loads((tmp_path / "run/captions.json").read_text())["upright"] == shown
 
 
 def test_damaged_exif_data_do_not_matter(tmp_path):

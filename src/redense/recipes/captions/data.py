@@ -116,6 +116,7 @@ def load(
     size: int = 224,
     epochs: int = 15,
     least: int = 5,
+    upright: bool = True,
 ) -> CaptionData:
     """Read a caption set and its images' features; the first time a CNN makes those, later a cache
     gives them.
@@ -126,6 +127,7 @@ def load(
             the JSON. cnn: ``words`` (`word_cnn`, for drawings) or a torchvision network with its
             ``weights`` at ``size`` pixels. epochs: of the word CNN.
         least: a word that train has less often is left out of captions, as NeuralTalk does.
+        upright: as for `read_picture`.
 
     Raises:
         ValueError, FileNotFoundError: missing images, damaged ones, features of other images, by
@@ -153,9 +155,9 @@ def load(
     else:
         readers.check_images(found.pictures)
         network = (
-            _word_cnn(parts["train"], vocabulary, epochs)
+            _word_cnn(parts["train"], vocabulary, epochs, upright)
             if cnn in (None, "words")
-            else torchvision_cnn(cnn, weights, size)
+            else torchvision_cnn(cnn, weights, size, upright)
         )
         matrix = cached_features(network, [picture.file for picture in found.pictures])
     rows = {picture.file: row for row, picture in enumerate(found.pictures)}
@@ -267,7 +269,9 @@ def _without_silence(split: Split) -> tuple[Split, list[str]]:
     return kept, silent
 
 
-def _word_cnn(train: Sequence[Picture], vocabulary: Sequence[str], epochs: int) -> Cnn:
+def _word_cnn(
+    train: Sequence[Picture], vocabulary: Sequence[str], epochs: int, upright: bool
+) -> Cnn:
     targets = torch.tensor(
         [
             [word in said for word in vocabulary]
@@ -275,6 +279,5 @@ def _word_cnn(train: Sequence[Picture], vocabulary: Sequence[str], epochs: int) 
             for said in [{w for c in p.captions for w in c}]
         ]
     )
-    return word_cnn(
-        train_word_cnn(read_images([picture.file for picture in train], SIZE), targets, epochs)
-    )
+    images = read_images([picture.file for picture in train], SIZE, upright)
+    return word_cnn(train_word_cnn(images, targets, epochs), upright)

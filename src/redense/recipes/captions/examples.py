@@ -19,12 +19,18 @@ from redense.recipes.captions.features import Cnn, keep_cnn
 from redense.runs.checkpoints import write_text, write_whole
 
 
-def keep_examples(folder: Path, said: Mapping[str, Sequence[str]], split: Split, seed: int) -> None:
+def keep_examples(
+    folder: Path,
+    said: Mapping[str, Sequence[str]],
+    split: Split,
+    seed: int,
+    upright: bool = True,
+) -> None:
     """Write what each phase says of every image to ``captions.json``, and draw ``captions.png``.
 
-    The file holds ``phases``, ``random`` (numbers of a few images, chosen by the seed) and
-    ``images``: path, references, and for each phase the caption and its score, which is BLEU of
-    that caption alone.
+    The file holds ``phases``, ``random`` (numbers of a few images, chosen by the seed),
+    ``upright`` (whether they are shown so) and ``images``: path, references, and for each phase the
+    caption and its score, which is BLEU of that caption alone.
     """
     images: list[dict[str, Any]] = [
         {"image": str(picture.file), "references": references, "captions": {}}
@@ -39,6 +45,7 @@ def keep_examples(folder: Path, said: Mapping[str, Sequence[str]], split: Split,
         "score": "sentence BLEU, sacrebleu, effective order",
         "phases": list(said),
         "random": random.Random(seed).sample(range(len(split)), min(24, len(split))),
+        "upright": upright,
         "images": images,
     }
     write_text(folder / "captions.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -68,7 +75,7 @@ def draw(content: Mapping[str, Any], file: Path, many: int = 4) -> None:
         for axes, number in zip(row, numbers, strict=False):
             image = content["images"][number]
             if Path(image["image"]).is_file():
-                axes.imshow(read_picture(Path(image["image"])))
+                axes.imshow(read_picture(Path(image["image"]), upright=content["upright"]))
             said = [("right", image["references"][0])]
             said += [
                 (f"{name} ({one['score']:.0f})", one["caption"])

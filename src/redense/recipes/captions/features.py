@@ -31,23 +31,26 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Cnn:
-    """A fixed network (N, 3, size, size) -> (N, width), and what its pixels in [0, 1] are
-    normalised by."""
+    """A fixed network (N, 3, size, size) -> (N, width), and how it is shown pictures: normalised by
+    this mean and deviation of pixels in [0, 1], and ``upright`` as for `read_picture`."""
 
     name: str
     network: nn.Module
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    upright: bool = True
 
     def digest(self) -> str:
         """A hash over everything that decides its features."""
         weights = weights_sha256(self.network.state_dict())
         text = f"{self.name} {self.size} {self.mean} {self.std} {weights}"
+        if not self.upright:
+            text += " as stored"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def torchvision_cnn(name: str, weights: str, size: int = 224) -> Cnn:
+def torchvision_cnn(name: str, weights: str, size: int = 224, upright: bool = True) -> Cnn:
     """A torchvision classifier without its last linear layer; ``vgg16`` gives the paper's 4096
     features.
 
@@ -70,10 +73,10 @@ def torchvision_cnn(name: str, weights: str, size: int = 224) -> Cnn:
         )
     if weights not in ("pretrained", "random"):
         _load_weights(network, name, Path(weights))
-    return Cnn(name, _headless(network, name), size, *IMAGENET)
+    return Cnn(name, _headless(network, name), size, *IMAGENET, upright)
 
 
-def kept_cnn(name: str, file: Path, size: int, pretrained: bool) -> Cnn:
+def kept_cnn(name: str, file: Path, size: int, pretrained: bool, upright: bool = True) -> Cnn:
     """The `torchvision_cnn` whose weights `keep_cnn` left in ``file``."""
     weights = read_weights(file)
     odd: dict[str, bool] = {}
@@ -83,7 +86,7 @@ def kept_cnn(name: str, file: Path, size: int, pretrained: bool) -> Cnn:
     with torch.random.fork_rng([]):
         network = _headless(zoo.get_model(name, weights=None, **odd), name)
     load_exactly(network, weights, str(file), name)
-    return Cnn(name, network, size, *IMAGENET)
+    return Cnn(name, network, size, *IMAGENET, upright)
 
 
 def keep_cnn(cnn: Cnn, folder: Path) -> None:
@@ -112,16 +115,17 @@ def _headless(network: nn.Module, name: str) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def read_image(file: Path, size: int) -> Tensor:
+def read_image(file: Path, size: int, upright: bool = True) -> Tensor:
     """An image squeezed into a square of ``size``, as NeuralTalk does: (3, size, size) uint8."""
-    return T.resize(T.pil_to_tensor(read_picture(file)), [size, size], antialias=True)
+    picture = read_picture(file, upright=upright)
+    return T.resize(T.pil_to_tensor(picture), [size, size], antialias=True)
 
 
-def read_images(files: Sequence[Path], size: int) -> Tensor:
+def read_images(files: Sequence[Path], size: int, upright: bool = True) -> Tensor:
     """(N, 3, size, size) uint8."""
     return torch.stack(
         [
-            read_image(file, size)
+            read_image(file, size, upright)
             for file in tqdm(files, "reading", leave=False, disable=None, delay=2)
         ]
     )
@@ -146,7 +150,7 @@ def extract(cnn: Cnn, files: Sequence[Path], batch: int = 32) -> Tensor:
     ) as bar:
         for start in range(0, len(files), batch):
             pixels = torch.stack(
-                [read_image(file, cnn.size) for file in files[start : start + batch]]
+                [read_image(file, cnn.size, cnn.upright) for file in files[start : start + batch]]
             )
             outputs = network((pixels.to(device).float() / 255 - mean) / std)
             found.append(outputs.flatten(1).float().cpu())

@@ -4,7 +4,7 @@ sees, word by word."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
 from msgspec import Meta
@@ -102,6 +102,7 @@ class CnnOfConfig(TypedDict):
     name: str
     weights: str
     size: Annotated[int, Meta(ge=1, le=2**16)]
+    upright: NotRequired[bool]
 
 
 class Description(TypedDict):

@@ -23,6 +23,8 @@ class CaptionOptions:
             random.
         cnn_size: pixels a side for a torchvision network.
         cnn_epochs: of the words network.
+        upright: turn pictures as their EXIF data say the camera was held; false leaves them as they
+            are stored, as torchvision does.
         least: words that train has less often are left out.
         hidden: width of encoders and LSTM.
         dropout: share dropped of encodings and of the decoder's input.
@@ -42,6 +44,7 @@ class CaptionOptions:
     cnn_weights: str = "pretrained"
     cnn_size: int = 224
     cnn_epochs: int = 15
+    upright: bool = True
     least: int = 3
     hidden: int = 256
     dropout: float = 0.5

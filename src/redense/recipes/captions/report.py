@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from msgspec import Meta
 
@@ -47,6 +47,7 @@ class _Examples(TypedDict):
     score: str
     phases: Annotated[list[str], Meta(min_length=1)]
     random: list[Count]
+    upright: NotRequired[bool]
     images: Annotated[list[_Image], Meta(min_length=1)]
 
 
@@ -61,6 +62,7 @@ def sections(run: Path) -> list[Section]:
     content = read_json(file, _EXAMPLES)
     _check_numbers(file, content)
     images, phases = content["images"], content["phases"]
+    upright = content.get("upright", True)
     chosen = choose(content, min(_MOST, max(len(images) // 2, 1)))
     why = {
         "random": f"Drawn with seed {content['seed']}, whatever their score.",
@@ -76,7 +78,7 @@ def sections(run: Path) -> list[Section]:
             title,
             (
                 Text(f"{why[kind]} {scored}"),
-                Gallery([_card(images[number], phases) for number in chosen[kind]]),
+                Gallery([_card(images[number], phases, upright) for number in chosen[kind]]),
             ),
         )
         for kind, title in _TITLES.items()
@@ -93,7 +95,7 @@ def _check_numbers(file: Path, content: _Examples) -> None:
         raise ValueError(f"{file} is no {_EXAMPLES.what}: it has {wrong}; {_EXAMPLES.remedy}")
 
 
-def _card(image: Mapping[str, Any], phases: Sequence[str]) -> Card:
+def _card(image: Mapping[str, Any], phases: Sequence[str], upright: bool) -> Card:
     """One picture with its captions and the right ones."""
     lines = []
     for phase in phases:
@@ -101,13 +103,13 @@ def _card(image: Mapping[str, Any], phases: Sequence[str]) -> Card:
             said = image["captions"][phase]
             lines.append(Line(phase, said["caption"] or "(nothing)", f"{said['score']:.0f}"))
     lines += [Line("right", text, strong=True) for text in image["references"]]
-    return Card(_thumbnail(Path(image["image"])), lines)
+    return Card(_thumbnail(Path(image["image"]), upright), lines)
 
 
-def _thumbnail(file: Path) -> Picture | str:
+def _thumbnail(file: Path, upright: bool = True) -> Picture | str:
     """The picture, small; or that it is gone."""
     try:
-        picture = read_picture(file)
+        picture = read_picture(file, upright=upright)
     except (OSError, ValueError) as error:
         reason = (
             "no such file"

@@ -47,6 +47,7 @@ class CaptionTask(LightningModule):
             size=o.cnn_size,
             epochs=o.cnn_epochs,
             least=o.least,
+            upright=o.upright,
         )
         width = self.data.splits["train"].features.shape[1]
         torch.manual_seed(seed)
@@ -110,7 +111,8 @@ class CaptionTask(LightningModule):
         """captions.json, captions.png, and what the network is."""
         said = {phase: answers["captions"] for phase, answers in examples.items()}
         if said:
-            keep_examples(folder, said, self.data.splits["valid"], self.seed)
+            valid, upright = self.data.splits["valid"], self.options.upright
+            keep_examples(folder, said, valid, self.seed, upright)
         keep_network(folder, self.config(), self.data.cnn)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -155,7 +157,12 @@ class CaptionTask(LightningModule):
             "features": self.data.splits["train"].features.shape[1],
             "cnn": None
             if cnn is None
-            else {"name": cnn.name, "weights": o["cnn_weights"], "size": cnn.size},
+            else {
+                "name": cnn.name,
+                "weights": o["cnn_weights"],
+                "size": cnn.size,
+                "upright": cnn.upright,
+            },
             **{name: o[name] for name in kept},
         }
 
@@ -193,10 +200,9 @@ class CaptionTask(LightningModule):
         which their own network reads anyway."""
         train, asked = self.data.splits["train"], self.data.splits[self._kind]
         found = {"features": nearest_captions(train.features, asked.features, train.references)}
-        if self.data.cnn is not None and self.data.cnn.size == SIZE:
-            pixels = (
-                read_images([picture.file for picture in split.pictures], SIZE).flatten(1)
-                for split in (train, asked)
-            )
+        cnn = self.data.cnn
+        if cnn is not None and cnn.size == SIZE:
+            files = ([picture.file for picture in split.pictures] for split in (train, asked))
+            pixels = (read_images(some, SIZE, cnn.upright).flatten(1) for some in files)
             found["pixels"] = nearest_captions(*pixels, train.references)
         return found

@@ -68,6 +68,7 @@ class Captioner:
                 "images with"
             )
         name, size, weights = cnn["name"], cnn["size"], cnn["weights"]
+        upright = cnn.get("upright", True)  # an older run's are
         kept = self.folder / "cnn.safetensors"
         if name == "words":
             kept = Path(self.cnn_weights or kept)
@@ -76,10 +77,10 @@ class Captioner:
                     f"{kept}: no such file; the run folder has it, --cnn-weights "
                     "RUN/cnn.safetensors"
                 )
-            return word_cnn(kept)
+            return word_cnn(kept, upright)
         if self.cnn_weights is None and kept.is_file():
-            return kept_cnn(name, kept, size, weights == "pretrained")
-        return torchvision_cnn(name, self.cnn_weights or weights, size)
+            return kept_cnn(name, kept, size, weights == "pretrained", upright)
+        return torchvision_cnn(name, self.cnn_weights or weights, size, upright)
 
 
 def caption(

@@ -53,12 +53,12 @@ class WordCnn(nn.Module):
         )
 
 
-def word_cnn(file: Path) -> Cnn:
+def word_cnn(file: Path, upright: bool = True) -> Cnn:
     """The CNN that `train_word_cnn` left in ``file``."""
     state = read_weights(file)
     network = WordCnn(len(state.get("words.bias", ())))
     load_exactly(network, state, str(file), "the CNN of words")
-    return Cnn("words", network.eval().requires_grad_(False), SIZE, _MEAN, _STD)
+    return Cnn("words", network.eval().requires_grad_(False), SIZE, _MEAN, _STD, upright)
 
 
 def train_word_cnn(images: Tensor, targets: Tensor, epochs: int) -> Path:
