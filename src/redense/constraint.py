@@ -1,9 +1,10 @@
 """Hold chosen weights of a live model at exactly zero, and let them go again.
 
 The model is never changed: no wrapper, no new key, the same `Parameter` objects. A hook on each
-weight masks its gradient the moment it is complete, so clipping, logging and the optimizer see
-zeros. Most optimizers then leave a zero weight at zero by themselves; for the others, such as Muon,
-the weight is zeroed again after each step.
+weight masks its gradient the moment it is complete (on one GPU all of them at once, when the
+backward pass ends), so clipping, logging and the optimizer see zeros. Most optimizers then leave a
+zero weight at zero by themselves; for the others, such as Muon, the weight is zeroed again after
+each step.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.autograd import Variable
 from torch.optim import Optimizer
 
 from .masks import MaskFunction, build_masks
@@ -35,7 +38,7 @@ from .optimizers import (
 from .plan import Sparsity, check_sparsity, plain_name
 from .prunable import Patterns, prunable
 from .tensors.sharded import is_sharded, shard_of
-from .tensors.zeroing import zero_pruned_
+from .tensors.zeroing import zero_all_pruned_, zero_pruned_
 
 
 @contextmanager
@@ -128,6 +131,7 @@ class Constraint:
             opt: [held for held in self._held if opt in held.optimizers] for opt in optimizers
         }
         self._stepped = False
+        self._task, self._complete = -1, list[_Held]()
         self._handles: list[Any] = []
         self._order: dict[Optimizer, _Order] = {}
         try:
@@ -154,7 +158,7 @@ class Constraint:
             self._handles += [before, after, last]
             self._order[opt] = _Order(opt, before.id, after.id, last.id)
         for wrapper in wrappers:
-            self._handles.append(_WrappedStep(wrapper, self._zero_written_weights))
+            self._handles.append(_WrappedStep(wrapper, self._zero_after_wrapper))
 
     def __str__(self) -> str:
         """A line for each tensor: how many of its weights are held. Of a sharded one, this rank's
@@ -229,8 +233,8 @@ class Constraint:
                 "itself under torch.no_grad()",
                 stacklevel=2,
             )
+        _zero_weights(self._held)
         for held in self._held:
-            held.zero_weight()
             for opt in held.optimizers:
                 release_state(opt, held.weight, held.mask)
         self._held = []
@@ -240,16 +244,16 @@ class Constraint:
         checkpoint."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._complete = [], []
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         # perhaps with the state of another phase, where held weights had momentum
-        restored = self._states[optimizer].was_written()
-        for held in self._of[optimizer]:
-            if restored:
+        helds = self._of[optimizer]
+        if self._states[optimizer].was_written():
+            for held in helds:
                 hold_state(optimizer, held.weight, held.mask)
-            held.zero_written_weight()
-            held.zero_changed_gradient()
+        _zero_written_weights(helds)
+        _zero_changed_gradients(helds)
         self._order[optimizer].put_last()
         if type(optimizer) in ELEMENTWISE:
             return _with_closure(args, kwargs, self._zero_after_closure)
@@ -259,28 +263,38 @@ class Constraint:
         self._stepped = True
         undisturbed = self._order[optimizer].was_last()
         exact = undisturbed and type(optimizer) in ELEMENTWISE
-        for held in self._of[optimizer]:
-            rewritten = held.zero_changed_gradient()  # inside the step, by a closure
-            if rewritten or not undisturbed:
-                hold_state(optimizer, held.weight, held.mask)
-            if rewritten or not exact:
-                held.zero_weight()
+        helds = self._of[optimizer]
+        rewritten = _zero_changed_gradients(helds)  # inside the step, by a closure
+        for held in rewritten if undisturbed else helds:
+            hold_state(optimizer, held.weight, held.mask)
+        _zero_weights(rewritten if exact else helds)
+        for held in helds:
             held.trust()
         self._states[optimizer].trust()
 
     def _after_others(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Users' own step hooks have run by now."""
-        for held in self._of[optimizer]:
-            held.zero_written_weight()
+        _zero_written_weights(self._of[optimizer])
 
     def _zero_after_closure(self) -> None:
-        for held in self._held:
-            held.zero_written_weight()
-            held.zero_changed_gradient()
+        _zero_written_weights(self._held)
+        _zero_changed_gradients(self._held)
 
-    def _zero_written_weights(self) -> None:
-        for held in self._held:
-            held.zero_written_weight()
+    def _zero_after_wrapper(self) -> None:
+        _zero_written_weights(self._held)
+
+    def zero_when_complete(self, held: _Held) -> None:
+        """Zero the gradient of ``held`` together with all others when the backward pass that is
+        under way has ended."""
+        self._complete.append(held)
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._task = task
+            Variable._execution_engine.queue_callback(self._zero_complete)  # type: ignore[no-untyped-call]
+
+    def _zero_complete(self) -> None:
+        complete, self._complete = self._complete, []
+        _zero_gradients(complete)
 
 
 def check_free(weights: Mapping[str, Tensor]) -> None:
@@ -397,6 +411,38 @@ def _part_in(names: Iterable[str], copies: Container[str]) -> str:
     return ""
 
 
+def _zero_weights(helds: Iterable[_Held]) -> None:
+    zero_all_pruned_(held.of_this_rank(held.weight) for held in helds)
+
+
+def _zero_written_weights(helds: Iterable[_Held]) -> None:
+    written = [held for held in helds if held.was_written()]
+    _zero_weights(written)
+    for held in written:
+        held.trust_weight()
+
+
+def _zero_gradients(helds: Iterable[_Held]) -> None:
+    with_gradient = [held for held in helds if held.weight.grad is not None]
+    zero_all_pruned_(held.of_this_rank(held.gradient()) for held in with_gradient)
+    for held in with_gradient:
+        held.trust_gradient()
+
+
+def _zero_changed_gradients(helds: Iterable[_Held]) -> list[_Held]:
+    """Those whose gradient was set or written to since it was zeroed (clipped, averaged,
+    noised)."""
+    changed = [held for held in helds if held.gradient_was_changed()]
+    _zero_gradients(changed)
+    return changed
+
+
+def _at_once(gradient: Tensor) -> bool:
+    """Whether gradients wait for each other, to be zeroed by a few launches. Not where ranks
+    exchange them: DDP and FSDP read them before the backward pass ends."""
+    return gradient.is_cuda and not (dist.is_available() and dist.is_initialized())
+
+
 class _Held:
     """One weight and its mask; called as the weight's gradient hook."""
 
@@ -416,25 +462,32 @@ class _Held:
         self._seen = (-1, 0)
 
     def __call__(self, weight: Tensor) -> None:
-        gradient = weight.grad
-        if gradient is None:
+        if weight.grad is None:
             return
-        if gradient.is_sparse:
+        if _at_once(weight.grad):
+            self.constraint.zero_when_complete(self)
+        else:
+            zero_pruned_(*self.of_this_rank(self.gradient()))
+            self.trust_gradient()
+
+    def hold(self) -> None:
+        _zero_weights([self])
+        for optimizer in self.optimizers:
+            hold_state(optimizer, self.weight, self.mask)
+        _zero_gradients([self])
+        self.trust()
+
+    def gradient(self) -> Tensor:
+        gradient = self.weight.grad
+        if gradient is None or gradient.is_sparse:
             raise NotImplementedError(
                 "a held weight got a sparse gradient; build its layer with sparse=False"
             )
-        self._zero(gradient)
-        self._masked = (weakref.ref(gradient), gradient._version)
+        return gradient
 
-    def hold(self) -> None:
-        self.zero_weight()
-        for optimizer in self.optimizers:
-            hold_state(optimizer, self.weight, self.mask)
-        self(self.weight)
-        self.trust()
-
-    def zero_weight(self) -> None:
-        self._zero(self.weight)
+    def of_this_rank(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """This rank's part of the weight or of its gradient, and of the mask."""
+        return shard_of(tensor)[0] if self._distributed else tensor, self._kept
 
     def was_written_unseen(self) -> bool:
         """Whether a held weight is not zero though nobody is seen to have written to it."""
@@ -448,30 +501,23 @@ class _Held:
         an average, a clamp."""
         return (self.weight._version, self.weight.data_ptr()) != self._seen
 
-    def zero_written_weight(self) -> None:
-        if self.was_written():
-            self.zero_weight()
-            self._seen = (self.weight._version, self.weight.data_ptr())
-
-    def zero_changed_gradient(self) -> bool:
-        """Zero the gradient if it was set or written to since the hook saw it (clipped, averaged,
-        noised)."""
+    def gradient_was_changed(self) -> bool:
+        """Whether there is a gradient, and it is not the one that was zeroed last."""
         gradient = self.weight.grad
         if gradient is None:
             return False
-        if (
-            self._masked is not None
-            and self._masked[0]() is gradient
-            and self._masked[1] == gradient._version
-        ):
-            return False
-        self(self.weight)
-        return True
+        if self._masked is None:
+            return True
+        known, version = self._masked
+        return known() is not gradient or version != gradient._version
 
     def trust(self) -> None:
+        self.trust_weight()
+        self.trust_gradient()
+
+    def trust_weight(self) -> None:
         self._seen = (self.weight._version, self.weight.data_ptr())
+
+    def trust_gradient(self) -> None:
         gradient = self.weight.grad
         self._masked = None if gradient is None else (weakref.ref(gradient), gradient._version)
-
-    def _zero(self, tensor: Tensor) -> None:
-        zero_pruned_(shard_of(tensor)[0] if self._distributed else tensor, self._kept)

@@ -346,7 +346,7 @@ def test_sparse_adam_is_refused_by_a_clear_error():
 
 def test_without_the_gradient_mask_momentum_leaks(monkeypatch):
     monkeypatch.setattr(constraint_module._Held, "__call__", lambda self, weight: None)
-    monkeypatch.setattr(constraint_module._Held, "zero_changed_gradient", lambda self: False)
+    monkeypatch.setattr(constraint_module._Held, "gradient_was_changed", lambda self: False)
     model, optimizer = build("SGD-momentum")
     with (
         pytest.warns(UserWarning, match="were not zero at release"),
