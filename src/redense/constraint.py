@@ -290,7 +290,7 @@ class Constraint:
         task = torch._C._current_graph_task_id()
         if task != self._task:
             self._task = task
-            Variable._execution_engine.queue_callback(self._zero_complete)  # type: ignore[no-untyped-call]
+            Variable._execution_engine.queue_callback(self._zero_complete)
 
     def _zero_complete(self) -> None:
         complete, self._complete = self._complete, []
