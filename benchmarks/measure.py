@@ -19,10 +19,12 @@ import torch
 from redense.tensors import zeroing
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """How long one call takes."""
+def seconds(function: Callable[[], Any], device: str = "cpu") -> float:
+    """How long one call takes, on a CUDA device until its work is done."""
+    _wait(device)
     start = time.perf_counter()
     function()
+    _wait(device)
     return time.perf_counter() - start
 
 
@@ -40,9 +42,13 @@ def spread(samples: list[float]) -> dict[str, float]:
     }
 
 
-def peak(function: Callable[[], Any]) -> tuple[Any, int]:
-    """What ``function`` returns, and by how many bytes the process grew at most while it ran
-    (Linux)."""
+def peak(function: Callable[[], Any], device: str = "cpu") -> tuple[Any, int]:
+    """What ``function`` returns, and by how many bytes the process (on Linux), or torch's memory on
+    a CUDA device, grew at most while it ran."""
+    if device == "cuda":
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return function(), torch.cuda.max_memory_allocated() - held
     before = resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts at what is resident now
     result = function()
@@ -87,6 +93,11 @@ def machine() -> dict[str, Any]:
         "redense": _version("redense"),
         "commit": commit.stdout.strip(),
     }
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _version(package: str) -> str:

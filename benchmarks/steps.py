@@ -23,7 +23,11 @@ SPARSITY = 0.3
 
 
 def steps(
-    workload: str, optimizer: str, rounds: int, names: Sequence[str] = tuple(CONTENDERS)
+    workload: str,
+    optimizer: str,
+    rounds: int,
+    names: Sequence[str] = tuple(CONTENDERS),
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Seconds a step of each contender, all on one model, by turns.
 
@@ -33,7 +37,7 @@ def steps(
     over the dense one of the same round.
     """
     torch.manual_seed(0)
-    model, inputs, targets = WORKLOADS[workload]()
+    model, inputs, targets = (part.to(device) for part in WORKLOADS[workload]())
     trainer = OPTIMIZERS[optimizer](model)
     masks = redense.build_masks(redense.prunable(model), SPARSITY)
     often = [name for name in ("dense", "redense") if name in names]
@@ -51,7 +55,7 @@ def steps(
                     step()
 
                 once()
-                samples[name][-1].append(seconds(once))
+                samples[name][-1].append(seconds(once, device))
             trainer.zero_grad()
         if number < 0:
             samples = {name: [] for name in names}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torchvision import models as zoo
 
@@ -14,7 +15,7 @@ sys.path.insert(
     0, str(Path(__file__).parents[2])
 )  # benchmarks/ is no part of the installed package
 
-from benchmarks import loader, masks, selection, steps
+from benchmarks import gpu, loader, masks, selection, steps
 from benchmarks.__main__ import ROWS, main, table
 from benchmarks.compiled import switch
 from benchmarks.contenders import CONTENDERS
@@ -79,6 +80,36 @@ def test_the_command_writes_records_a_picture_and_a_table(tmp_path, capsys):
     assert record["runs"][0]["machine"]["torch"]
     assert (tmp_path / "growth.svg").read_text().count("<svg") == 1
     assert "1,000,000 weights" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_benchmark_says_so_in_a_line(tmp_path, capsys):
+    assert gpu.main(["--out", str(tmp_path / "gpu.json")]) == 2
+    said = capsys.readouterr()
+    assert said.err == "benchmarks.gpu: torch sees no CUDA device here, nothing was run\n"
+    assert said.out == ""
+    assert not (tmp_path / "gpu.json").exists()
+
+
+def test_what_a_gpu_is_measured_by_runs_on_a_cpu():
+    taken = steps.steps(TINY, "SGD", 1, gpu.PEERS, device="cpu")
+    assert list(taken["contenders"]) == gpu.PEERS
+    chosen = gpu.choose(TINY, "cpu", rounds=1)
+    assert chosen["weights"] == 3 * 16 * 16
+    assert all(row["seconds"]["n"] == 1 for row in chosen["rows"].values())
+    assert gpu.hold(TINY, "cpu")["masks"] == 1
+    few, many = (gpu.launches(layers, "cpu") for layers in (2, 4))
+    assert many["dense"] > few["dense"]
+    assert json.loads(json.dumps([chosen, few])) == [chosen, few]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_launches_do_not_grow_nothing_waits_and_a_graph_keeps_zeros():
+    assert len({gpu.launches(layers, "cuda")["ours"] for layers in (10, 40)}) == 1
+    assert not gpu.waits()
+    replayed = gpu.replay(3)
+    assert replayed["held_weights_stay_zero"]
+    assert replayed["others_train"]
 
 
 @pytest.mark.network
