@@ -22,7 +22,7 @@ from redense.cli import main
 from redense.recipes.images import models
 from redense.recipes.images.data import Batches, load
 from redense.recipes.images.task import ImageTask
-from redense.runs import sharding
+from redense.runs import pictures, sharding
 from redense.runs.checkpoints import read
 from redense.runs.folder import RunFolder
 from redense.runs.record import masks_of
@@ -77,7 +77,7 @@ def prepare(patch):
     patch.setattr(sharding, "_UNIT", 500)
     patch.setattr(RunFolder, "keep_last", lambda self, many: None)
     for drawing in ("draw_curves", "draw_histograms"):
-        patch.setattr(training, drawing, lambda *arguments: None)
+        patch.setattr(pictures, drawing, lambda *arguments: None)
 
 
 def train(data, *flags):

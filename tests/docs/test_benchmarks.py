@@ -15,7 +15,7 @@ sys.path.insert(
     0, str(Path(__file__).parents[2])
 )  # benchmarks/ is no part of the installed package
 
-from benchmarks import gpu, loader, masks, selection, steps
+from benchmarks import gpu, loader, masks, selection, start, steps
 from benchmarks.__main__ import ROWS, main, table
 from benchmarks.compiled import switch
 from benchmarks.contenders import CONTENDERS
@@ -228,6 +228,23 @@ def test_the_speed_page_s_race_with_an_older_commit_is_the_record_s():
     page = " ".join(SPEED.split())
     assert f"take {said[0]} times as long where dense ones take {said[1]}: noise" in page
     assert f"Masks take {said[2]} times as long" in page
+
+
+def test_a_start_is_timed_part_by_part_until_the_first_step(stripes, monkeypatch):
+    monkeypatch.setenv("REDENSE_DATA", str(stripes))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    parts = start.start("as redense imports it", ["--batch", "24", "--accelerator", "cpu"])
+    assert list(parts)[-2:] == ["trainer and first step", "in all"]
+    assert all(seconds >= 0 for seconds in parts.values())
+    assert sum(parts.values()) == pytest.approx(2 * parts["in all"])
+
+
+def test_the_speed_page_s_start_is_the_record_s():
+    ours, plain = record_of("start")["starts"].values()
+    for part, row in ours.items():
+        cells = f"| {part} | {row['median']:.2f} | {plain[part]['median']:.2f} |"
+        assert cells in SPEED, part
+    assert ours["in all"]["median"] < 4
 
 
 def test_the_speed_page_s_imports_are_the_record_s():

@@ -126,6 +126,7 @@ def _go_on(recipe: Recipe, asked: argparse.Namespace, flags: list[str]) -> int:
     """Resume a run folder, which says everything itself."""
     from redense.recipes import build_task
     from redense.runs.folder import RunFolder
+    from redense.runs.lean import import_lightning
 
     if others := given(flags) - {"resume"}:
         named = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in others))
@@ -136,6 +137,7 @@ def _go_on(recipe: Recipe, asked: argparse.Namespace, flags: list[str]) -> int:
     if folder.record.exists():
         print(f"{folder.path} is finished; its record is {folder.record}")
         return 0
+    import_lightning()
     return _train(folder, build_task(folder.config))
 
 
@@ -144,7 +146,7 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
     from redense.recipes import build_task
     from redense.recipes.schedule import Schedule, read_settings
     from redense.runs.folder import RunFolder, next_folder
-    from redense.runs.trainer import check_machine
+    from redense.runs.lean import import_lightning
 
     if asked.plan and (others := given(command) & vars(Schedule()).keys() - {"plan"}):
         named = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in others))
@@ -162,6 +164,9 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
         strategy=asked.strategy,
         **(read_settings(asked.plan) if asked.plan else {}),
     )
+    import_lightning()
+    from redense.runs.trainer import check_machine
+
     check_machine(config)
     task = build_task(config)
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))  # torchrun's, or Lightning's

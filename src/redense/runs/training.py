@@ -26,7 +26,6 @@ from redense.runs.checkpoints import read, save_whole, write_text
 from redense.runs.configuration import RunConfig
 from redense.runs.decay import WeightDecay
 from redense.runs.loop import DivergedError, best_row
-from redense.runs.pictures import draw_curves, draw_histograms
 from redense.runs.progress import Progress
 from redense.runs.restoring import check_fits, check_whole
 from redense.runs.run import Run, Scores
@@ -96,6 +95,8 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     for callback in averaging if len(plan) else ():
         callback.take_over(task)
     if run.main and len(plan):
+        from redense.runs.pictures import draw_curves, draw_histograms  # matplotlib, now needed
+
         draw_curves(run.folder / "curves.png", run.rows, plan, task.metric)
         draw_histograms(run.files, plan)
     elif run.main:  # a network scored as it came
