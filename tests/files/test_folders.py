@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from redense.files.folders import list_classes, plain_name, split_folders
+from redense.files.folders import (
+    files_below,
+    find,
+    list_classes,
+    place_of,
+    plain_name,
+    split_folders,
+)
 
 
 def put(*files):
@@ -110,3 +117,23 @@ def test_two_folders_of_one_split_are_refused(tmp_path):
         (tmp_path / part).mkdir()
     with pytest.raises(ValueError, match="holds val/ and validation/; keep one"):
         split_folders(tmp_path)
+
+
+def test_files_are_found_whatever_their_letters_and_not_what_tools_left(tmp_path):
+    wanted = [tmp_path / name for name in ("TRAIN.CSV", "a/valid.csv", "test.csv")]
+    left = [tmp_path / name for name in ("._train.csv", ".trash/a.csv", "@eaDir/test.csv")]
+    for file in (*wanted, *left, tmp_path / "notes.txt"):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert find(tmp_path, "*.csv", "*/*.csv", "**/*.csv") == sorted(wanted)
+    assert sorted(files_below(tmp_path)) == sorted(map(str, [*wanted, tmp_path / "notes.txt"]))
+    assert find(tmp_path / "none", "*.csv") == []
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("said", ["sub/caf\u00e9.png", "sub\\caf\u00e9.png", "sub/cafe\u0301.png"])
+def test_a_lists_file_is_found_in_any_system_s_spelling(tmp_path, form, said):
+    file = tmp_path / "sub" / unicodedata.normalize(form, "caf\u00e9.png")
+    put(file)
+    assert place_of(tmp_path, said) == file
+    assert place_of(tmp_path, "none\\1.png") == tmp_path / "none\\1.png"

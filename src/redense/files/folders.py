@@ -4,6 +4,7 @@ is counted and said."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from redense.files.pictures import endings
+from redense.files.text import is_file
 
 SPLITS = {
     "train": ("train", "training"),
@@ -24,6 +26,8 @@ _TOOLS = {
     *("lost+found", "__pycache__", "thumbs.db", "desktop.ini"),
 }
 """What file managers and disks leave behind."""
+
+_LETTER = re.compile("[a-zA-Z]")
 
 
 def split_of(name: str) -> str | None:
@@ -85,6 +89,33 @@ def list_pictures(folder: Path) -> list[Path]:
     return [Path(file.path) for file in _walk(folder, set()) if _kind(file) in endings()]
 
 
+def find(folder: Path, *patterns: str) -> list[Path]:
+    """What lies below a folder by patterns of `Path.glob`, sorted: ``find(folder, "*.csv")`` finds
+    ``TRAIN.CSV`` too. Hidden and tools' files are passed over, such as a Mac's ``._train.csv``."""
+
+    def is_seen(path: Path) -> bool:
+        return not any(_is_hidden(part) for part in path.relative_to(folder).parts)
+
+    alike = [_LETTER.sub(lambda one: f"[{one[0].lower()}{one[0].upper()}]", p) for p in patterns]
+    matching = {path for pattern in alike for path in folder.glob(pattern)}
+    return sorted(filter(is_seen, matching))
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """Where a list's file lies, though its name has Windows' slashes or, from a Mac, its letters in
+    another Unicode form."""
+    if name.isascii() and "\\" not in name:
+        return folder / name
+    plain = name.replace("\\", "/")
+    names = (name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
+    return next((folder / one for one in names if is_file(folder / one)), folder / name)
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Paths of all files below a folder; hidden and tools' files are passed over."""
+    return (file.path for file in _walk(folder, set()))
+
+
 def plain_name(name: str, place: str | Path) -> str:
     """A class's name in the one Unicode form (NFC), whichever system wrote it, without outer
     blanks.
@@ -109,14 +140,17 @@ def say(line: str) -> None:
 
 def _entries(folder: os.DirEntry[str] | Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        seen = (entry for entry in entries if not entry.name.startswith("."))
-        return sorted(
-            (entry for entry in seen if entry.name.lower() not in _TOOLS),
-            key=lambda entry: entry.name,
-        )
+        seen = (entry for entry in entries if not _is_hidden(entry.name))
+        return sorted(seen, key=lambda entry: entry.name)
 
 
-def _walk(folder: os.DirEntry[str], seen: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _TOOLS
+
+
+def _walk(
+    folder: os.DirEntry[str] | Path, seen: set[tuple[int, int]]
+) -> Iterator[os.DirEntry[str]]:
     """Files below a folder by name, but for folders in ``seen``, to which it adds."""
     if _place(folder) in seen:
         return

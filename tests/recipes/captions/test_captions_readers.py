@@ -293,3 +293,25 @@ def test_kaggles_set_is_trained_on(tmp_path, redense):
     assert answer.code == 0, answer.err
     record = json.loads((run / "record.json").read_text())
     assert record["data"]["sizes"] == {"train": 18, "valid": 2, "test": 0}
+
+
+@pytest.mark.parametrize(
+    "said", ["caf\u00e9.png", "cafe\u0301.png", "images/caf\u00e9.png", "images\\caf\u00e9.png"]
+)
+def test_a_picture_is_found_however_the_list_spells_it(tmp_path, said):
+    (tmp_path / "images").mkdir()
+    rows = "".join(f"{n}.png,a dog\n" for n in range(4))
+    for name in ("caf\u00e9.png", *(f"{n}.png" for n in range(4))):
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / name)
+    (tmp_path / "captions.txt").write_text(f"image,caption\n{rows}{said},a cat\n", "utf-8")
+    pictures = readers.read(str(tmp_path)).pictures
+    readers.check_images(pictures)
+    assert len(pictures) == 5
+
+
+def test_what_a_mac_leaves_beside_captions_is_no_second_set(tmp_path):
+    flickr(tmp_path)
+    before = readers.read(str(tmp_path))
+    for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7Mac OS X")
+    assert readers.read(str(tmp_path)) == before

@@ -232,3 +232,19 @@ def test_a_list_takes_little_more_memory_than_its_pixels(tmp_path):
     used = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
     assert used < 2 * data.train.images.numel() / 2**20
     assert data.mean == pytest.approx((100 / 255, 9 / 255, 9 / 255), abs=1e-3)
+
+
+def test_a_list_written_on_windows_names_the_same_pictures(own_pictures):
+    file = write_list(own_pictures)
+    whole = load(str(file)).fingerprint()
+    lines = file.read_text().splitlines()
+    file.write_text("\r\n".join([lines[0], *(line.replace("/", "\\") for line in lines[1:])]))
+    load.cache_clear()
+    assert load(str(file)).fingerprint() == whole
+
+
+@pytest.mark.parametrize("read", [load, lambda name: open_stream(name, 8)])
+def test_an_archive_is_told_to_be_unpacked(tmp_path, read):
+    (tmp_path / "pets.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"pets\.zip.*kind that is not read.*unpacked"):
+        read(str(tmp_path / "pets.zip"))

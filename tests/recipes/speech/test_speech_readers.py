@@ -225,3 +225,17 @@ def test_no_sentence_is_in_two_splits_however_its_apostrophe_is_written():
     assert not train & valid
     assert not train & test
     assert not valid & test
+
+
+@pytest.mark.parametrize("kind", ["librispeech", "wsj", "lists"])
+def test_what_a_mac_leaves_beside_speech_is_no_recording(tmp_path, kind):
+    if kind == "librispeech":
+        write(tmp_path / "train-clean-100/84/121/84-121.trans.txt", "84-121-0000 HELLO\n")
+    elif kind == "wsj":
+        write(tmp_path / "wsj0/si_tr_s/011/011c0201.wv1", "")
+        write(tmp_path / "wsj0/si_tr_s/011/011c0200.dot", "hello (011C0201)\n")
+    else:
+        write(tmp_path / "TRAIN.JSONL", '{"audio": "a.wav", "text": "hello"}\n')
+    for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7Mac OS X")
+    assert [one.text.lower() for one in read(tmp_path)["train"]] == ["hello"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from redense import datasets
-from redense.files.folders import say, split_of
+from redense.files.folders import find, place_of, say, split_of
 from redense.files.text import read_lines, read_table
 from redense.files.typed import Table, check, read_json
 from redense.files.words import words
@@ -140,7 +140,7 @@ def _read_karpathy(file: Path, content: Mapping[str, Any], images: Path) -> list
         if known is None:
             raise ValueError(f"{file}: {name} is in split {split!r}; known: train, val, test")
         captions = [_sentence(sentence) for sentence in image["sentences"] or ()]
-        path = images / str(image.get("filepath") or "") / name
+        path = _picture(images, str(Path(image.get("filepath") or "", name)))
         said.append(_Said(path, captions, known, image.get("imgid", number)))
     return said
 
@@ -185,7 +185,7 @@ def _read_coco(contents: Sequence[tuple[Path, Mapping[str, Any]]], images: Path)
                     f"{file}: image {image['id']} ({name}) is in {split_of_id[image['id']]} and in "
                     f"{split}; one photograph belongs to one split"
                 )
-            said.append(_Said(folder / name, captions[image["id"]], split, len(said)))
+            said.append(_Said(place_of(folder, name), captions[image["id"]], split, len(said)))
     return said
 
 
@@ -193,6 +193,14 @@ def _coco_folder(images: Path, part: str) -> Path:
     """Where the images of ``train2017`` are, as COCO's zips unpack."""
     places = (images, images / "images", images.parent, images.parent / "images")
     return next((place / part for place in places if (place / part).is_dir()), images)
+
+
+def _picture(images: Path, name: str) -> Path:
+    """Where a picture lies that a list calls ``1.png`` or, from the list's own folder,
+    ``images/1.png``."""
+    first, inside, _ = name.replace("\\", "/").partition("/")
+    from_above = inside and first == images.name and not (images / first).is_dir()
+    return place_of(images.parent if from_above else images, name)
 
 
 def _read_tokens(file: Path, images: Path) -> Iterator[_Said]:
@@ -212,7 +220,7 @@ def _read_tokens(file: Path, images: Path) -> Iterator[_Said]:
         if splits and name not in splits:
             unused.add(name)
         else:
-            yield _Said(images / name, [words(caption)], splits.get(name), column)
+            yield _Said(_picture(images, name), [words(caption)], splits.get(name), column)
     if unused:  # 92 of Flickr8k's 8,092
         say(f"{file}: {len(unused)} images are in no list of a split, left out")
 
@@ -220,7 +228,7 @@ def _read_tokens(file: Path, images: Path) -> Iterator[_Said]:
 def _split_lists(folder: Path) -> dict[str, str]:
     """Flickr_8k.trainImages.txt, devImages and testImages: a picture a line."""
     splits: dict[str, str] = {}
-    for file in sorted(folder.glob("*Images.txt")):
+    for file in find(folder, "*Images.txt"):
         part = re.split(r"[._]", file.name.removesuffix("Images.txt"))[-1]
         split = "valid" if part == "dev" else split_of(part)
         if split is not None:
@@ -246,7 +254,7 @@ def _read_table(file: Path, images: Path) -> Iterator[_Said]:
                 f"column split, got {list(row.values())}"
             )
         column = numbers.setdefault(image, len(numbers))
-        yield _Said(images / image, [words(caption)], known, column)
+        yield _Said(_picture(images, image), [words(caption)], known, column)
 
 
 def _photographs(said: Sequence[_Said], origin: Path) -> tuple[list[Picture], dict[str, list[str]]]:
@@ -291,13 +299,13 @@ def _annotation_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     for pattern in (place + form for place in ("", "*/") for form in _FORMS):
-        files = sorted(path.glob(pattern))
+        files = find(path, pattern)
         if len(files) > 1:
             raise ValueError(f"{path} holds several sets, {some(files)}; name one of them")
         if files:
             return files
     years: dict[str, list[Path]] = defaultdict(list)
-    for file in sorted((path / "annotations").glob("captions_*.json")):
+    for file in find(path / "annotations", "captions_*.json"):
         years["".join(re.findall(r"\d+", file.stem))].append(file)
     whole = [year for year in years if any("train" in file.name for file in years[year])]
     if not whole:

@@ -226,6 +226,11 @@ def _read_named(name: str, root: Path | None) -> tuple[dict[str, Split], tuple[s
         return readers.read_packaged(name)
     if known := readers.torchvision_class(name):
         return readers.read_torchvision(known, root or datasets.cache())
+    if Path(name).is_file():
+        raise ValueError(
+            f"data {name!r}: a file of a kind that is not read; give a folder with train/ and "
+            "val/, unpacked, or a .csv list"
+        )
     if "/" in name or Path(name).suffix:
         raise FileNotFoundError(
             f"data {name!r}: no such folder; it needs train/ and val/ with one folder per class"

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from torchvision.datasets import ImageNet
 
-from redense.files.folders import list_classes, plain_name, say, split_folders, split_of
+from redense.files.folders import (
+    list_classes,
+    place_of,
+    plain_name,
+    say,
+    split_folders,
+    split_of,
+)
 from redense.files.text import read_table
 from redense.files.typed import check
 from redense.recipes.images.forms import COLUMNS, ROW
@@ -262,6 +269,11 @@ def few(classes: Sequence[str]) -> str:
 
 
 def _rows_of_folder(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    if folder.is_file():
+        raise ValueError(
+            f"data {str(folder)!r}: a file of a kind that is not read; give a folder with train/ "
+            "and val/, unpacked, or a .csv list"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"data {str(folder)!r}: no such folder; it needs train/ and val/")
     parts = split_folders(folder)
@@ -301,7 +313,7 @@ def _rows_of_list(path: Path) -> dict[str, list[tuple[str, str]]]:
         if not row["label"].strip():
             unlabelled += 1
             continue
-        file, split = str(path.parent / cells["path"]), split_of(cells["split"])
+        file, split = str(place_of(path.parent, cells["path"])), split_of(cells["split"])
         named[str(split)].append((file, plain_name(row["label"], path)))
     if unlabelled:
         say(f"{path}: {unlabelled} rows without a label are left out")

@@ -24,7 +24,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor
 
-from redense.files.folders import SPLITS, plain_name, say, split_of
+from redense.files.folders import SPLITS, find, plain_name, say, split_of
 from redense.files.text import read_lines
 from redense.files.typed import Kind, check, parse_json
 from redense.recipes.images.folders import StreamedData, complete_and_say, few, resized, shuffled
@@ -199,7 +199,7 @@ class ShardReader:
 
 def has_shards(folder: Path) -> bool:
     """Whether the folder holds Parquet files, itself or where a split's are looked for."""
-    return folder.is_dir() and (any(folder.glob("*.parquet")) or bool(_shard_files(folder)))
+    return folder.is_dir() and (bool(find(folder, "*.parquet")) or bool(_shard_files(folder)))
 
 
 def open_shards(
@@ -269,7 +269,7 @@ def _shard_files(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, dict[str, list[Path]]] = {}
     named = [f"*/{name}/*.parquet" for names in SPLITS.values() for name in names]
     patterns = ("*.parquet", "*/*.parquet", *named)
-    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
+    for file in find(folder, *patterns):
         name = re.split(r"[-._]", file.name)[0]
         split, place = split_of(name), f"{file.parent}/{name}*"
         if split is None and file.parent != folder:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from redense.files.folders import split_folders
+from redense.files.folders import files_below, split_folders
 from redense.files.pictures import middle, read_picture
 from redense.files.text import read_lines
 from redense.recipes.images.folders import (
@@ -66,8 +66,7 @@ def _lines_or_files(path: Path) -> Iterator[object]:
         yield from read_lines(path)
     elif path.is_dir():
         for part in split_folders(path).values():
-            for _, _, names in os.walk(part, followlinks=True):
-                yield from names
+            yield from files_below(part)
 
 
 class StreamedBatches:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from redense.datasets.split import split_of
 from redense.files.fields import Field
+from redense.files.folders import find, place_of
 from redense.files.text import is_file, read_lines, read_table, read_text
 from redense.files.typed import check, parse_json, read_json, short
 from redense.recipes.speech.alphabet import normalize
@@ -124,9 +124,9 @@ def _utterance(row: Mapping[str, Any], folder: Path) -> tuple[Utterance, str | N
     if said is None:
         raise _lacks(TEXT)
     key, name = given
-    audio = _place(folder, name)
+    audio = place_of(folder, name)
     if key == "path" and not is_file(audio):  # Common Voice's; of 2019 without an ending
-        audio = _place(folder / "clips", name if audio.suffix else f"{name}.mp3")
+        audio = place_of(folder / "clips", name if audio.suffix else f"{name}.mp3")
     speaker = SPEAKER.of(row)
     who = None if speaker is None else str(speaker[1])
     duration, start = _known(row.get("duration")), _start(row.get("offset"))
@@ -139,14 +139,6 @@ class _WrongRowError(ValueError):
 
 def _lacks(field: Field) -> _WrongRowError:
     return _WrongRowError(f"it has no {field.names[0]}, under {', '.join(field.names)}")
-
-
-def _place(folder: Path, name: str) -> Path:
-    """Where a list's recording lies, though its name has Windows' slashes or, from a Mac, its
-    letters in another Unicode form."""
-    plain = name.replace("\\", "/")
-    names = (name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD")))
-    return next((folder / one for one in names if is_file(folder / one)), folder / name)
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -211,11 +203,11 @@ def _start(value: Any) -> float | None:
 def _read_lists(folder: Path) -> Splits:
     """Lists by their names: train.jsonl, or else train_manifest.json, librivox-dev-clean.csv."""
     found: Splits = {split: [] for split in SPLITS}
-    files = [file for ending in _LISTS for file in sorted(folder.glob(f"*.{ending}"))]
+    files = [file for ending in _LISTS for file in find(folder, f"*.{ending}")]
     named = [file for file in files if _split_of_name(file.stem)]
     chosen = [file for file in named if file.stem.lower() in _NAMES] or named
     for file in chosen:
-        if file.suffix == chosen[0].suffix and (split := _split_of_name(file.stem)):
+        if file.suffix.lower() == chosen[0].suffix.lower() and (split := _split_of_name(file.stem)):
             found[split] += [utterance for utterance, _ in read_list(file)]
     return found
 
@@ -239,9 +231,7 @@ def _read_kaldi(folder: Path) -> Splits:
     if (folder / "wav.scp").is_file():
         return split_by_sentence([(utterance, None) for utterance in _kaldi(folder)])
     found: Splits = {split: [] for split in SPLITS}
-    parts = sorted(
-        scp.parent for scp in [*folder.glob("*/wav.scp"), *folder.glob("data/*/wav.scp")]
-    )
+    parts = [scp.parent for scp in find(folder, "*/wav.scp", "data/*/wav.scp")]
     exact = [part for part in parts if part.name.lower() in _NAMES]
     for part in exact or parts:
         if split := _split_of_name(part.name):
@@ -292,7 +282,7 @@ def _read_librispeech(folder: Path) -> Splits:
     """`{train,dev,test}-*/SPEAKER/CHAPTER/*.trans.txt`, each line an utterance's name and its
     text."""
     found: Splits = {split: [] for split in SPLITS}
-    for file in sorted(folder.glob("*-*/*/*/*.trans.txt")):
+    for file in find(folder, "*-*/*/*/*.trans.txt"):
         split = _split_of_name(file.relative_to(folder).parts[0])
         for _, line in read_lines(file):
             name, _, text = line.partition(" ")
@@ -311,7 +301,7 @@ def _read_wsj(folder: Path) -> Splits:
     three letters.
     """
     found: Splits = {split: [] for split in SPLITS}
-    audio = sorted(file for ending in ("wv1", "WV1", "sph") for file in folder.rglob(f"*.{ending}"))
+    audio = find(folder, "**/*.wv1", "**/*.sph")
     if not audio:
         return found
     texts = dict(_dots(folder))
@@ -328,7 +318,7 @@ def _read_wsj(folder: Path) -> Splits:
 
 
 def _dots(folder: Path) -> Iterator[tuple[str, str]]:
-    for file in sorted([*folder.rglob("*.dot"), *folder.rglob("*.DOT")]):
+    for file in find(folder, "**/*.dot"):
         for _, line in read_lines(file, "latin-1"):
             if match := re.fullmatch(r"(.*?)\s*\((\w+)\)\s*", line):
                 yield match[2].lower(), match[1]
