@@ -5,7 +5,8 @@ BIN := .venv/bin
 
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models \
 	results-images results-captions results-speech results-search \
-	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start
+	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
+	results-fine-tune
 
 setup: .venv/.ready
 
@@ -117,6 +118,17 @@ runs/warm-start/model.safetensors:
 		--dense 60 --sparse 0 --redense 0 --out runs/warm-start
 results-warm-start: setup runs/warm-start/model.safetensors
 	$(call results,warm-start,images,$(WARM) $(WARM_STUDY) --init runs/warm-start/model.safetensors)
+
+# an old network for another task: trained on one artist's emoji, fine-tuned on 500 of another's
+FINE = --model small --augment flip-crop --accelerator cpu
+FINE_STUDY = --seeds 12 --train-images 500 --batch 32 --lr 0.03 \
+	--sparse 12 --redense 12 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.3 \
+	--methods dense,longer,lower_lr,early_stop,full_lr,shrink_perturb,swa,pruned,random_dsd,dsd,relearn
+runs/fine-tune/model.safetensors:
+	OMP_NUM_THREADS=1 $(BIN)/redense train images $(FINE) --data openmoji-groups --seed 1000 \
+		--dense 40 --sparse 0 --redense 0 --out runs/fine-tune
+results-fine-tune: setup runs/fine-tune/model.safetensors
+	$(call results,fine-tune,images,$(FINE) --data twemoji-groups $(FINE_STUDY) --init runs/fine-tune/model.safetensors)
 
 # the search of results/search-label-noise: 40 % of the labels are wrong; 30 minutes of two busy cores
 SEARCH = --data fashion-mnist --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 \

@@ -13,18 +13,23 @@ from redense.cli.flags import Parser, add_flag, add_path, one_line, parse
 def classify_command(arguments: list[str]) -> int:
     """Say which class pictures are of."""
     parser = Parser("redense classify", "The likeliest classes of your pictures, and their shares.")
-    add_path(parser, "network", "a run of images, or what redense export made of one")
+    add_path(
+        parser,
+        "network",
+        "a run of images, what redense export made of one, or owner/name on the hub",
+    )
     add_path(parser, "pictures", "image files, or folders of them", nargs="+")
     add_flag(parser, "top", int, 5, "classes per picture")
     parser.add_argument("--json", action="store_true", help="a line of JSON per picture")
     asked = parse(parser, arguments)
     if asked.top < 1:
         raise ValueError(f"--top must be at least 1, got {asked.top}")
+    from redense.recipes.hub import local
     from redense.recipes.images.use import Classifier
     from redense.recipes.trained import restore
 
-    network, config = restore(asked.network, "images")
-    classifier, bad = Classifier(network, config, asked.network), 0
+    folder = local(asked.network)
+    classifier, bad = Classifier(*restore(folder, "images"), folder), 0
     for picture in _files(asked.pictures):
         try:
             (shares,) = classifier.predict(picture, asked.top)

@@ -18,7 +18,8 @@ def eval_command(arguments: list[str]) -> int:
     parser.add_argument(
         "network",
         type=lambda text: convert(str, text),
-        help="a run, an export, or of images a file of weights or pretrained: torchvision's",
+        help="a run, an export, owner/name on the hub, or of images a file of weights or "
+        "pretrained: torchvision's",
     )
     parser.add_argument(
         "--data",
@@ -34,8 +35,10 @@ def eval_command(arguments: list[str]) -> int:
     add_flag(parser, "device", str | None, None, "cpu or cuda; default cuda where there is one")
     asked = parse(parser, arguments)
     from redense.recipes import RECIPES
+    from redense.recipes.hub import local
     from redense.recipes.trained import recipe_of
 
+    asked.network = str(local(asked.network))
     recipe = recipe_of(Path(asked.network)) if Path(asked.network).is_dir() else "images"
     evaluate = RECIPES[recipe].evaluation()
     flags = given(arguments) | {"network"}

@@ -11,7 +11,11 @@ from redense.cli.flags import Parser, add_flag, add_path, parse
 def transcribe_command(arguments: list[str]) -> int:
     """Print what is said in recordings."""
     parser = Parser("redense transcribe", "Print what is said in recordings, one line per file.")
-    add_path(parser, "model", "a finished run of speech, or what redense export wrote of one")
+    add_path(
+        parser,
+        "model",
+        "a run of speech, what redense export made of one, or owner/name on the hub",
+    )
     add_path(parser, "audio", "wav, flac, ogg, mp3, NIST sphere; any rate and channels", nargs="+")
     add_flag(parser, "lm", Path | None, None, "n-gram model (ARPA) for a beam search; else greedy")
     add_flag(parser, "beam", int, 64, "hypotheses that the beam search keeps")
@@ -19,10 +23,11 @@ def transcribe_command(arguments: list[str]) -> int:
     add_flag(parser, "word_score", float, 1.0, "added for each word")
     asked = parse(parser, arguments)
     from redense.files.sound import BadAudioError
+    from redense.recipes.hub import local
     from redense.recipes.speech.transcribe import transcribe
 
     bad, texts = 0, set()
-    for file, said in transcribe(**vars(asked)):
+    for file, said in transcribe(**vars(asked) | {"model": local(asked.model)}):
         if isinstance(said, BadAudioError):
             bad += 1
             print(said, file=sys.stderr)

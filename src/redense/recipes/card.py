@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 try:
@@ -20,21 +20,32 @@ _LICENCES = {
     "fashion-mnist": ("mit", "its pictures are under the MIT licence"),
     "fillets-cs": ("gpl-2.0", "its speech is under the GPL, version 2"),
     "fillets-nl": ("gpl-2.0", "its speech is under the GPL, version 2"),
+    "openmoji-groups": ("cc-by-sa-4.0", "its drawings are OpenMoji's, CC BY-SA 4.0"),
     "spoken-digits": ("cc-by-sa-4.0", "its speech is under CC BY-SA 4.0"),
     "tuxpaint": ("gpl-2.0", "its drawings are under the GPL, version 2 or later"),
     "tuxpaint-fr": ("gpl-2.0", "its speech is under the GPL, version 2 or later"),
+    "twemoji-groups": ("cc-by-4.0", "its drawings are Twemoji's, CC BY 4.0"),
 }
 """Of packaged data: what a hub calls the licence, and in words."""
 _UNKNOWN = ("other", "we do not know under which; say so here before you pass the network on")
 _HUBS_METRICS = {"top1": "accuracy", "bleu4": "bleu", "wer": "wer", "cer": "cer"}
 
 
-def model_card(record: Mapping[str, Any], config: Mapping[str, Any], folder: str) -> str:
+def model_card(
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
+    folder: str,
+    *,
+    programs: Sequence[str] = (),
+    verdict: str = "",
+) -> str:
     """README.md of an export: what it is, how it was trained, the run's numbers, a program that
     uses it.
 
     Args:
         folder: where the program finds the export.
+        programs: that use it by other runtimes, from its other files.
+        verdict: of the study that the run is of.
     """
     recipe = RECIPES[config["recipe"]]
     plan = Plan.from_records(record["plan"])
@@ -70,11 +81,17 @@ def model_card(record: Mapping[str, Any], config: Mapping[str, Any], folder: str
         "phases": ", ".join(phase.name for phase in plan),
         "table": _table(record),
         "scores": _scores(record),
-        "program": recipe.example(config, folder),
+        "programs": "\n\n".join(
+            f"```python\n{program}```" for program in (recipe.example(config, folder), *programs)
+        ),
+        "verdict": f". Its study does:\n\n> {verdict}" if verdict else _NO_VERDICT,
         "licence": "\nMind: ".join([f"{in_words}.", *(f"{note}." for note in notes)]),
         "versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
     }
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n{_text(record, words)}"))
+
+
+_NO_VERDICT = "; `redense prove` compares methods at equal budget."
 
 
 def _table(record: Mapping[str, Any]) -> str:
@@ -109,10 +126,9 @@ A dense network: no mask, no wrapper, the architecture's ordinary keys. It was t
 {words["table"]}
 
 {words["scores"]} One run, seed {record["seed"]}: it says how good this network is, not whether the
-sparse phase is the reason; `redense prove` compares methods at equal budget.
+sparse phase is the reason{words["verdict"]}
 
-```python
-{words["program"]}```
+{words["programs"]}
 
 Data: {data["name"]} ({sizes}), sha256 {data["sha256"]}. Of its licence: {words["licence"]}
 

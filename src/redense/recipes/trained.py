@@ -13,6 +13,7 @@ from redense.files.records import read_record
 from redense.files.typed import Kind, read_json, short
 from redense.files.weights import check_exactly, load_exactly, read_weights
 from redense.recipes import RECIPES
+from redense.recipes.hub import local
 from redense.runs.folder import RunFolder
 from redense.runs.weights import weights_sha256, whole_weights
 
@@ -43,10 +44,10 @@ class TrainedNetwork(nn.Module):
 
 
 def load(folder: str | Path) -> TrainedNetwork:
-    """The trained network of a run or an export, in evaluation mode, which knows what to do with
-    files.
+    """The trained network of a run, of an export, or of Hugging Face's hub (``owner/name``), in
+    evaluation mode, which knows what to do with files.
 
-    >>> network = redense.load("hub")
+    >>> network = redense.load("hub")  # or "ada/colours"
     >>> network.classes
     ('blue', 'green', 'red')
 
@@ -54,9 +55,9 @@ def load(folder: str | Path) -> TrainedNetwork:
     ``["a red square"]`` of a captioner, and ``network.predict("speech.wav")`` is ``["hello"]``.
 
     Raises:
-        FileNotFoundError, ValueError: it is neither, or damaged.
+        FileNotFoundError, ValueError: it is none of them, or damaged.
     """
-    path = Path(folder)
+    path = local(folder)
     plain, config = restore(path)
     user = RECIPES[config["recipe"]].user(plain, config, path)
     network = cast("TrainedNetwork", plain)

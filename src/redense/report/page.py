@@ -58,8 +58,9 @@ from redense.report.weights import (
 )
 from redense.runs.checkpoints import make_folder, write_text
 from redense.runs.sections import Sections, Table
+from redense.study.looks import looked_before
 from redense.study.methods import is_proved
-from redense.study.summary import Summary, summarize_records
+from redense.study.summary import Summary, sentences, summarize_records
 from redense.study.verdict import Verdict
 
 _EXTRA_BYTES = 2_000_000
@@ -150,6 +151,19 @@ def report(
     write_text(target, text)
     write_text(target.with_name("study.csv"), runs_csv(groups))
     return target
+
+
+def verdict(study: Path) -> str:
+    """What the study in a folder says, in words.
+
+    Raises:
+        FileNotFoundError, ValueError: it holds no finished run, or too few for a verdict.
+    """
+    (group,) = load([study])
+    judgement, refusal = _judge(group)
+    if judgement is None:
+        raise ValueError(f"{study} has no verdict: {refusal or 'it is a single run'}")
+    return " ".join([*sentences(judgement.summary), *looked_before(group.looks)])
 
 
 def render(groups: Sequence[Group], sections: Sections | None = None) -> str:

@@ -67,6 +67,13 @@ def finished_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     return sorted(own, key=lambda one: (one[1]["method"], one[1]["seed"]))
 
 
+def study_of(run: Path) -> Path | None:
+    """The study that a run's folder lies in as METHOD--SEED, if any."""
+    folder = run.absolute().parent
+    is_study = (folder / "study.json").is_file() and _IS_RUN.search(run.absolute().name)
+    return folder if is_study else None
+
+
 def records(folder: Path) -> list[dict[str, Any]]:
     """The records of `finished_runs`."""
     return [record for _, record in finished_runs(folder)]
