@@ -67,6 +67,7 @@ def test_an_extra_holds_what_its_room_imports(extra):
     recipe = [*(package / "recipes" / extra).glob("*.py"), *(package / "recipes").glob("*.py")]
     asked = requirements(extra) | {"torch"}
     asked |= {"dask", "ray"}  # of [cluster], which the backends' errors name
+    asked |= {"onnxruntime", "onnxscript"}  # of [onnx], which the format's error names
     distributions = packages_distributions()
     for name in sorted(third_parties(rooms.get(extra, recipe))):
         owners = {owner.lower().replace("_", "-") for owner in distributions[name]}

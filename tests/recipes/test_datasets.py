@@ -173,11 +173,6 @@ def test_emoji_groups_share_no_picture_between_splits() -> None:
 
 
 @pytest.mark.network
-<<<<<<< HEAD
-@pytest.mark.parametrize(("name", "drawings"), [("emoji", 3828), ("emoji-tones", 7888)])
-def test_emoji_captions_are_karpathys_json_and_share_no_concept(name: str, drawings: int) -> None:
-    folder = datasets.prepare(name)
-=======
 def test_one_artists_groups_are_half_of_both_artists_in_the_same_splits() -> None:
     both, one, other = (
         datasets.prepare(f"{artist}-groups") for artist in ("emoji", "openmoji", "twemoji")
@@ -194,9 +189,9 @@ def test_one_artists_groups_are_half_of_both_artists_in_the_same_splits() -> Non
 
 
 @pytest.mark.network
-def test_emoji_captions_are_karpathys_json_and_share_no_concept() -> None:
-    folder = datasets.prepare("emoji")
->>>>>>> 6ebbe78 (Studies of noisy labels and of a warm start: records; fine-tuning one artist's network on another's drawings: frozen)
+@pytest.mark.parametrize(("name", "drawings"), [("emoji", 3828), ("emoji-tones", 7888)])
+def test_emoji_captions_are_karpathys_json_and_share_no_concept(name: str, drawings: int) -> None:
+    folder = datasets.prepare(name)
     images = json.loads((folder / "captions.json").read_text(encoding="utf-8"))["images"]
     assert len(images) == len({image["filename"] for image in images}) == drawings
     toned = ["skin" in image["sentences"][0]["tokens"] for image in images]

@@ -1,9 +1,14 @@
 """`redense eval` of every recipe: the run's own scores again, on data that training takes."""
 
 import json
+import pickle
 import shutil
 
+import numpy as np
+import pyarrow
 import pytest
+from conftest import CLASSES
+from pyarrow import parquet
 from trained_runs import write_captions, write_speech
 
 
@@ -32,7 +37,8 @@ def test_a_run_and_its_export_score_what_the_record_says(trained, data, tmp_path
     ]
     assert answers[0].out == answers[1].out
     if trained.recipe == "images":
-        assert f"top-1  {record['valid']['top1']:.2f} % right" in answers[0].out
+        assert f"top-1  {record['test']['top1']:.2f} % right" in answers[0].out
+        assert "6 images of test" in answers[0].err
         return
     told = scores(answers[0])
     assert {"wer", "cer"} <= told.keys() or {"bleu4", "exact", "cider_d"} <= told.keys()
@@ -53,6 +59,85 @@ def test_a_list_of_one_split_is_scored(trained_speech, tmp_path, redense):
     assert answer.code == 0
     assert "left out: " in answer.err
     assert "test1.wav" in answer.err
+
+
+@pytest.fixture
+def forms(own_pictures, tmp_path):
+    """The pictures of training as every form of data that it takes, each with the same parts."""
+    rows = ["path,label,split"]
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    names = {"train": "train", "val": "validation", "test": "test"}
+    for part, called in names.items():
+        files = sorted((own_pictures / part).glob("*/*.png"))
+        rows += [f"{file},{file.parent.name},{part}" for file in files]
+        table = {
+            "image": [file.read_bytes() for file in files],
+            "label": [CLASSES.index(file.parent.name) for file in files],
+        }
+        parquet.write_table(pyarrow.table(table), shards / f"{called}-00000.parquet")
+    (shards / "classes.txt").write_text("\n".join(CLASSES))
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    return [own_pictures, tmp_path / "list.csv", shards]
+
+
+def test_pictures_are_scored_alike_in_every_form(trained_images, forms, redense):
+    record = json.loads((trained_images.run / "record.json").read_text())
+    for form in forms:
+        for flags, split, many in (((), "test", 6), (("--split", "valid"), "valid", 9)):
+            arguments = ("--data", form, "--workers", 0, *flags)
+            answer = redense("eval", trained_images.run, *arguments)
+            assert answer.code == 0, answer.err
+            assert f"top-1  {record[split]['top1']:.2f} % right" in answer.out, form
+            assert f"{many} images of {split}" in answer.err
+    answer = redense("eval", trained_images.run, "--data", forms[0], "--split", "dev")
+    assert (answer.code, "no split 'dev'; it has test, valid, train" in answer.err) == (2, True)
+    for part in ("train", "val"):
+        shutil.rmtree(forms[0] / part)
+    answer = redense("eval", trained_images.run, "--data", forms[0], "--workers", 0)
+    assert f"top-1  {record['test']['top1']:.2f} % right" in answer.out
+
+
+def test_torchvisions_data_are_scored_by_their_name(tmp_path, redense):
+    folder = tmp_path / "root" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    write_cifar(folder)
+    data = ("--data", "CIFAR10", "--data-root", tmp_path / "root")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchvision.datasets.CIFAR10._check_integrity", lambda _: True)
+        patch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+        once = ("--dense", 1, "--sparse", 1, "--redense", 1, "--accelerator", "cpu")
+        out = ("--batch", 8, "--out", tmp_path / "run")
+        assert redense("train", "images", *data, *once, *out).code == 0
+        answer = redense("eval", tmp_path / "run", *data)
+    assert answer.code == 0, answer.err
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert f"top-1  {record['test']['top1']:.2f} % right" in answer.out
+
+
+def write_cifar(folder):
+    """CIFAR-10's files of noise, eight pictures a batch."""
+    noise = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        pixels = noise.integers(0, 256, (8, 3072), dtype=np.uint8)
+        labels = [number % 10 for number in range(8)]
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": labels}))
+    about = {"label_names": [f"class {number}" for number in range(10)]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(about))
+
+
+def test_the_split_that_is_asked_for_is_scored(trained_captions, trained_speech, tmp_path, redense):
+    wrote = {
+        trained_captions: write_captions(tmp_path / "captions"),
+        trained_speech: write_speech(tmp_path / "speech"),
+    }
+    for trained, data in wrote.items():
+        record = json.loads((trained.run / "record.json").read_text())
+        metric = record["metric"]["name"]
+        for split in ("valid", "test"):
+            answer = redense("eval", trained.run, "--data", data, "--split", split)
+            assert scores(answer)[metric] == pytest.approx(record[split][metric], abs=0.006)
+            assert f" of {split}" in answer.err
 
 
 def test_what_cannot_be_scored_is_one_line(trained_speech, trained_captions, pictures, redense):

@@ -25,9 +25,10 @@ def eval_command(arguments: list[str]) -> int:
         "--data",
         type=lambda text: convert(str, text),
         required=True,
-        help="what training takes, for its test split, else its validation split; of images also "
-        "one folder per class; of a folder or shards with val/ that counts",
+        help="what training takes; of images also one folder per class",
     )
+    add_flag(parser, "split", str | None, None, "train, valid or test; default test, else valid")
+    add_flag(parser, "data_root", str | None, None, "where torchvision's data sets of images lie")
     add_flag(parser, "model", str | None, None, "whose weights the file has; resnet50, say")
     add_flag(parser, "size", int | None, None, "of the crop; default the run's, else 224")
     add_flag(parser, "batch", int, 64, "images at a time")

