@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from redense.cli.flags import Parser, add_flag, add_path, parse
+import sys
+
+from redense.cli.flags import Parser, add_flag, add_path, one_line, parse
 
 
 def caption_command(arguments: list[str]) -> int:
@@ -13,16 +15,19 @@ def caption_command(arguments: list[str]) -> int:
         "network",
         "a run of captions, what redense export made of one, or owner/name on the hub",
     )
-    add_path(parser, "images", "image files", nargs="+")
+    add_path(parser, "images", "image files, or folders of them", nargs="+")
     add_flag(parser, "beam", int | None, None, "sentences side by side; default as in the run")
     add_flag(parser, "cnn_weights", str | None, None, "the CNN's weights; default as in the run")
     asked = parse(parser, arguments)
+    from redense.files.folders import pictures_of
     from redense.recipes.captions.use import caption
     from redense.recipes.hub import local
 
-    said = caption(
-        local(asked.network), asked.images, beam=asked.beam, cnn_weights=asked.cnn_weights
-    )
-    for image, text in zip(asked.images, said, strict=True):
-        print(f"{image}: {text}")
-    return 0
+    network, images, bad = local(asked.network), pictures_of(asked.images), 0
+    for image, said in caption(network, images, beam=asked.beam, cnn_weights=asked.cnn_weights):
+        if isinstance(said, Exception):
+            bad += 1
+            print(one_line(said), file=sys.stderr)
+        else:
+            print(f"{image}: {said}", flush=True)
+    return 2 if bad else 0

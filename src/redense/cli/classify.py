@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from redense.cli.flags import Parser, add_flag, add_path, one_line, parse
 
@@ -24,13 +22,14 @@ def classify_command(arguments: list[str]) -> int:
     asked = parse(parser, arguments)
     if asked.top < 1:
         raise ValueError(f"--top must be at least 1, got {asked.top}")
+    from redense.files.folders import pictures_of
     from redense.recipes.hub import local
     from redense.recipes.images.use import Classifier
     from redense.recipes.trained import restore
 
     folder = local(asked.network)
     classifier, bad = Classifier(*restore(folder, "images"), folder), 0
-    for picture in _files(asked.pictures):
+    for picture in pictures_of(asked.pictures):
         try:
             (shares,) = classifier.predict(picture, asked.top)
         except (ValueError, OSError) as error:
@@ -43,16 +42,3 @@ def classify_command(arguments: list[str]) -> int:
             listed = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
             print(f"{picture}: {listed}", flush=True)
     return 2 if bad else 0
-
-
-def _files(given: Sequence[Path]) -> Iterator[Path]:
-    """Files as they are, and of a folder every picture in it."""
-    from redense.files.folders import list_pictures
-
-    for path in given:
-        if not path.is_dir():
-            yield path
-        elif pictures := list_pictures(path):
-            yield from pictures
-        else:
-            raise ValueError(f"{path} holds no picture")

@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from redense.files.pictures import endings
@@ -87,6 +87,21 @@ def list_classes(folder: Path) -> dict[str, list[str]]:
 def list_pictures(folder: Path) -> list[Path]:
     """Every picture below a folder; hidden and tools' files are passed over, and what is none."""
     return [Path(file.path) for file in _walk(folder, set()) if _kind(file) in endings()]
+
+
+def pictures_of(paths: Iterable[Path]) -> Iterator[Path]:
+    """Files as they are, and of a folder every picture in it.
+
+    Raises:
+        ValueError: a folder that holds none.
+    """
+    for path in paths:
+        if not path.is_dir():
+            yield path
+        elif pictures := list_pictures(path):
+            yield from pictures
+        else:
+            raise ValueError(f"{path} holds no picture")
 
 
 def find(folder: Path, *patterns: str) -> list[Path]:

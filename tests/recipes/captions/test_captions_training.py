@@ -351,9 +351,19 @@ def test_a_mistake_in_what_is_asked_for_ends_with_2_and_one_line(
     assert answer.err.count("\n") == 1
 
 
-def test_a_missing_picture_is_named(trained, redense):
-    answer = redense("caption", trained, "none.png")
-    assert (answer.code, "1 of 1 images are missing: none.png" in answer.err) == (2, True)
+def test_caption_goes_on_after_pictures_that_it_cannot_read(trained, squares, tmp_path, redense):
+    (tmp_path / "cut.png").write_bytes(b"no picture")
+    good = sorted((squares / "images").glob("test*.png"))
+    whole = redense("caption", trained, *good)
+    asked = (tmp_path / "none.png", tmp_path / "cut.png", squares / "images")
+    answer = redense("caption", trained, *asked)
+    assert answer.code == 2
+    none, cut = answer.err.splitlines()
+    assert none == f"{tmp_path / 'none.png'}: no such file"
+    assert cut.startswith(f"{tmp_path / 'cut.png'} is not a whole image")
+    assert set(whole.out.splitlines()) <= set(answer.out.splitlines())
+    empty = redense("caption", trained, tmp_path)
+    assert empty.code == 2
 
 
 def test_the_papers_settings_are_the_defaults():

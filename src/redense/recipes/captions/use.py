@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,9 +84,9 @@ class Captioner:
 
 
 def caption(
-    folder: Path, images: Sequence[Path], *, beam: int | None = None, cnn_weights: str | None = None
-) -> list[str]:
-    """Say what each image shows.
+    folder: Path, images: Iterable[Path], *, beam: int | None = None, cnn_weights: str | None = None
+) -> Iterator[tuple[Path, str | Exception]]:
+    """(image, what it shows) one after the other; what is wrong with it where it cannot be read.
 
     Args:
         folder: a run of captions, finished or with its first phase done, or what `redense export`
@@ -94,15 +94,16 @@ def caption(
         cnn_weights: file of the CNN's weights; default as in the run.
 
     Raises:
-        FileNotFoundError, ValueError: no such network, CNN or image, or a CNN of another width.
+        FileNotFoundError, ValueError: no such network or CNN.
     """
     network, config = restore(folder, "captions")
-    if missing := [str(image) for image in images if not image.is_file()]:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(images)} images are missing: {', '.join(missing[:3])}"
-        )
     captioner = Captioner(cast("NeuralTalk", network), config, folder, cnn_weights)
-    return captioner.predict(list(images), beam)
+    captioner.cnn.network.eval()  # what is wrong with it is wrong with every image
+    for image in images:
+        try:
+            yield image, captioner.predict(image, beam)[0]
+        except (ValueError, OSError) as error:
+            yield image, error
 
 
 def example(config: Mapping[str, Any], folder: str) -> str:
