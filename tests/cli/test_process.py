@@ -84,7 +84,9 @@ def test_a_command_s_help_imports_nothing_heavy(command):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
 def test_a_stopped_training_says_how_to_go_on_and_does(number, code, desk, redense):
     lengths = ("--dense", "200", "--sparse", "1", "--redense", "1", "--batch", "8")
@@ -95,6 +97,25 @@ def test_a_stopped_training_says_how_to_go_on_and_does(number, code, desk, reden
         _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err == "stopped; nothing is lost: redense train images --resume run\n"
+
+
+def test_a_training_whose_terminal_is_closed_ends_as_when_it_is_stopped(desk):
+    lengths = ("--dense", "200", "--sparse", "1", "--redense", "1", "--batch", "8")
+    command = [sys.executable, "-m", "redense", "train", "images", *lengths, "--out", "run"]
+    ours, theirs = os.openpty()
+    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{own}os.execv(sys.argv[1], sys.argv[1:])", *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        while process.poll() is None and not list(Path("run").glob("checkpoints/epoch*")):
+            os.read(ours, 4096)  # a full terminal would hold it up
+        os.close(ours)
+        assert process.wait(timeout=60) == 128 + signal.SIGHUP
 
 
 @pytest.mark.parametrize("seconds", [0.6, 1.0, 1.5, 2.5])

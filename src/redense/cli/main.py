@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
@@ -39,9 +39,13 @@ MISTAKES = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
 """What a mistake in what was asked for raises: one line and exit code 2, no traceback."""
 
 
+_STOPPING = [one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP")]
+"""As far as the system has them."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command: 0 when it worked, 2 for a mistake in what was asked for, 130 after Ctrl-C,
-    143 after SIGTERM, 141 when nobody reads the output any more."""
+    143 after SIGTERM, 129 when its terminal was closed, 141 when nobody reads the output."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of names that are not UTF-8
@@ -83,7 +87,7 @@ def _run(arguments: list[str]) -> int:
 
 @contextmanager
 def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
-    """Let SIGTERM interrupt as Ctrl-C does; the list says which of them came.
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does; the list says which of them came.
 
     Args:
         to_the_end: whether the process ends with the command; its own end takes seconds, with
@@ -103,7 +107,7 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPPING:
             handler = signal.getsignal(number)
             if handler not in (signal.SIG_IGN, None):  # nohup's wish is kept
                 before[number] = handler
@@ -179,7 +183,8 @@ def _safe_path() -> Iterator[None]:
 def _stopped(error: BaseException, number: int) -> int:
     """Say so, with the way to go on if a command gave it."""
     how = str(error) if isinstance(error, KeyboardInterrupt) else ""
-    print(f"stopped; {how}" if how else "stopped", file=sys.stderr)
+    with suppress(OSError):  # there may be no terminal any more
+        print(f"stopped; {how}" if how else "stopped", file=sys.stderr)
     return 128 + number
 
 
