@@ -16,7 +16,7 @@ from redense.files.text import is_file
 
 SPLITS = {
     "train": ("train", "training"),
-    "valid": ("val", "valid", "validation"),
+    "valid": ("val", "valid", "validation", "dev", "devel", "development"),
     "test": ("test", "testing"),
 }
 """What the world calls a data set's parts, the usual name first."""

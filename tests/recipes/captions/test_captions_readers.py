@@ -315,3 +315,10 @@ def test_what_a_mac_leaves_beside_captions_is_no_second_set(tmp_path):
     for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
         file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7Mac OS X")
     assert readers.read(str(tmp_path)) == before
+
+
+def test_a_table_s_dev_pictures_validate(tmp_path):
+    rows = "".join(f"{n}.png,a dog,{'dev' if n > 4 else 'train'}\n" for n in range(7))
+    (tmp_path / "captions.csv").write_text(f"image,caption,split\n{rows}")
+    pictures = readers.read(str(tmp_path)).pictures
+    assert [picture.split for picture in pictures].count("valid") == 2

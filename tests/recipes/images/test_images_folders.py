@@ -248,3 +248,10 @@ def test_an_archive_is_told_to_be_unpacked(tmp_path, read):
     (tmp_path / "pets.zip").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"pets\.zip.*kind that is not read.*unpacked"):
         read(str(tmp_path / "pets.zip"))
+
+
+@pytest.mark.parametrize("name", ["dev", "Development", "valid"])
+def test_validation_goes_by_all_its_names_in_folders_and_lists(own_pictures, name):
+    (own_pictures / "val").rename(own_pictures / name)
+    assert sizes(load(str(own_pictures)))["valid"] == SIZES["val"]
+    assert sizes(load(str(write_list(own_pictures))))["valid"] == SIZES["val"]

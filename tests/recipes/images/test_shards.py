@@ -380,7 +380,7 @@ def test_the_hubs_sets_without_a_validation_split_are_trained_on(
     record = json.loads((run / "record.json").read_text())
     assert record["data"]["sizes"] == {"train": 36, "valid": 4, "test": 6}
     answer = redense("eval", run, "--data", tmp_path / "set", "--workers", 0)
-    assert f"top-1  {record['valid']['top1']:.2f} % right" in answer.out, answer.err
+    assert f"top-1  {record['test']['top1']:.2f} % right" in answer.out, answer.err
 
 
 def test_held_out_images_are_not_trained_on_and_keep_their_bytes(folder):

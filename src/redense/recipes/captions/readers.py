@@ -230,7 +230,7 @@ def _split_lists(folder: Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     for file in find(folder, "*Images.txt"):
         part = re.split(r"[._]", file.name.removesuffix("Images.txt"))[-1]
-        split = "valid" if part == "dev" else split_of(part)
+        split = split_of(part)
         if split is not None:
             splits |= {line.strip(): split for _, line in read_lines(file)}
     return splits

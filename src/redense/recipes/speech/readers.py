@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from redense.datasets.split import split_of
+from redense.files import folders
 from redense.files.fields import Field
 from redense.files.folders import find, place_of
 from redense.files.text import is_file, read_lines, read_table, read_text
@@ -17,10 +18,8 @@ from redense.files.typed import check, parse_json, read_json, short
 from redense.recipes.speech.alphabet import normalize
 from redense.recipes.speech.forms import AUDIO, PAIRS, ROW, SPEAKER, TEXT
 
-SPLITS = ("train", "valid", "test")
-_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("valid", "validation", "dev", "val", "devel", "development"), "valid"
-)
+SPLITS = tuple(folders.SPLITS)
+_NAMES = {name: split for split, names in folders.SPLITS.items() for name in names}
 _LISTS = ("jsonl", "json", "tsv", "csv")
 
 
