@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models \
 	results-images results-captions results-speech results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
-	results-fine-tune
+	results-fine-tune results-images-converged
 
 setup: .venv/.ready
 
@@ -108,6 +108,13 @@ results-vgg-noise20: setup
 	$(call results,vgg-noise20,images,$(VGG) --label-noise 0.2)
 results-vgg-noise40: setup
 	$(call results,vgg-noise40,images,$(VGG) --label-noise 0.4)
+
+# the small net, regularised (batch-norm, weight decay, mirrored pictures), trained out: 30 + 30 epochs
+CONVERGED = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,random_dsd,dsd,relearn \
+	--train-images 2000 --valid-share 0.0334 --accelerator cpu \
+	--dense 30 --sparse 15 --redense 15 --sparse-lr 0.1 --redense-lr 0.01 --sparsity 0.3
+results-images-converged: setup
+	$(call results,images-converged,images,$(CONVERGED))
 
 # new data for an old network: trained on 1,000 images, gone on with on 2,000
 WARM = --model vgg-small --valid-share 0.0167 --augment none --batch 32 --lr 0.02 --accelerator cpu
