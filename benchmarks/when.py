@@ -18,7 +18,7 @@ from redense.study.stats import Difference, paired_difference
 from redense.study.summary import Summary, summarize_records
 
 RESULTS = Path(__file__).parent.parent / "results"
-CONTROLS = ("lower_lr", "full_lr", "longer", "early_stop", "swa")
+CONTROLS = ("lower_lr", "full_lr", "longer", "early_stop", "shrink_perturb", "swa")
 """What plans are set against; of equal budget, nothing held."""
 
 STUDIES = {
@@ -27,6 +27,7 @@ STUDIES = {
     "vgg-noise20": "the same, 20 % of the labels wrong",
     "vgg-noise40": "the same, 40 % of the labels wrong",
     "warm-start": "the same net, trained on 1,000 images, gone on with on 2,000",
+    "fine-tune": "small net, trained on one artist's emoji, fine-tuned on 500 of another's",
     "captions": "NeuralTalk on emoji drawings, skin tones among them",
     "speech": "DeepSpeech 2, small, on game dialogue",
 }
