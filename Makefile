@@ -153,4 +153,5 @@ docs/proof.png: setup browser
 # the trained networks that come along: 4 minutes of one core
 models: setup
 	run=$$(mktemp -d)/fashion-mnist && OMP_NUM_THREADS=1 $(BIN)/redense train images --accelerator cpu --out $$run && \
-		$(BIN)/redense export $$run models/fashion-mnist-dsd && cp $$run/record.json models/fashion-mnist-dsd/
+		$(BIN)/redense export $$run models/fashion-mnist-dsd --format onnx && \
+		cp $$run/record.json models/fashion-mnist-dsd/

@@ -41,6 +41,24 @@ def test_the_wheel_classifies_with_a_shipped_network(installed, tmp_path):
     assert where.startswith(str(installed))
 
 
+THROUGH_ONNX = """
+import onnxruntime, redense, sys, torch
+network = redense.load(sys.argv[1])
+session = onnxruntime.InferenceSession(sys.argv[1] + "/model.onnx")
+(logits,) = session.run(None, {"pixels": network.preprocess("shirt.png").numpy()})
+share, place = torch.tensor(logits).softmax(1)[0].max(0)
+print(network.classes[place], f"{100 * share:.1f} %")
+"""
+
+
+def test_the_wheel_and_onnx_classify_alike(installed, tmp_path):
+    Image.effect_noise((28, 28), 60).save(tmp_path / "shirt.png")
+    model = ROOT / "models" / "fashion-mnist-dsd"
+    said = run(installed, tmp_path, "-m", "redense", "classify", model, "shirt.png", "--top", "1")
+    through = run(installed, tmp_path, "-c", THROUGH_ONNX, str(model))
+    assert said.strip() == f"shirt.png: {through.strip()}"
+
+
 def test_the_wheel_has_what_the_page_needs(installed, tmp_path):
     study = ROOT / "results" / "speech"
     run(installed, tmp_path, "-m", "redense", "report", study, "--out", "page.html")

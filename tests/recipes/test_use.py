@@ -17,7 +17,10 @@ from safetensors.torch import load_file
 import redense as package
 from redense import datasets
 from redense.files.records import read_record
+from redense.recipes import RECIPES
 from redense.recipes.card import _LICENCES, model_card
+from redense.recipes.portable import program_of
+from redense.recipes.trained import restore
 
 CLASSES = ("blue", "green", "red")
 ROOT = Path(__file__).parents[2]
@@ -168,7 +171,11 @@ def test_classify_goes_on_after_a_bad_file(trained_images, tmp_path, redense):
 def test_the_model_that_comes_along_has_todays_card_and_answers():
     folder = ROOT / "models" / "fashion-mnist-dsd"
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    card = model_card(read_record(folder / "record.json"), config, "models/fashion-mnist-dsd")
+    network, _ = restore(folder)
+    parts = RECIPES["images"].portable(network, config, folder)
+    name = "models/fashion-mnist-dsd"
+    programs = [program_of(part, "onnx", name) for part in parts]
+    card = model_card(read_record(folder / "record.json"), config, name, programs=programs)
     assert (folder / "README.md").read_text("utf-8") == card
     (answer,) = package.load(folder).predict(Image.new("RGB", (40, 30), "black"))
     assert len(answer) == 5
