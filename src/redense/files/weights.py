@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,40 @@ def read_checkpoint(file: Path) -> Any:
         raise BadWeightsError(file, error) from error
 
 
-def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str, name: str) -> None:
+def load_exactly(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    source: str,
+    name: str,
+    *,
+    leave: Collection[str] = (),
+) -> None:
     """Copy ``weights`` of ``source`` into the network called ``name``.
+
+    Args:
+        leave: tensors of the network that stay as they are, and of the source those called alike.
 
     Raises:
         ValueError: as `check_exactly`.
     """
-    own = network.state_dict()
-    prefix = check_exactly(own, weights, source, name)
-    network.load_state_dict({key: weights.get(prefix + key, tensor) for key, tensor in own.items()})
+    own, given = _without(network.state_dict(), leave), _without(weights, leave)
+    prefix = check_exactly(own, given, source, name)
+    loaded = {key: given.get(prefix + key, tensor) for key, tensor in own.items()}
+    network.load_state_dict({**network.state_dict(), **loaded})
+
+
+def fits(network: nn.Module, weights: Mapping[str, Tensor], *, leave: Collection[str] = ()) -> bool:
+    """Whether `load_exactly` takes them."""
+    try:
+        check_exactly(_without(network.state_dict(), leave), _without(weights, leave), "", "")
+    except ValueError:
+        return False
+    return True
+
+
+def _without(weights: Mapping[str, Tensor], leave: Collection[str]) -> dict[str, Tensor]:
+    left = {prefix + key for prefix in _PREFIXES for key in leave}
+    return {key: tensor for key, tensor in weights.items() if key not in left}
 
 
 def check_exactly(

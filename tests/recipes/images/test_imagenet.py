@@ -272,6 +272,30 @@ def test_keys_and_shapes_that_do_not_fit_are_listed(checkpoint, pictures, tmp_pa
         )
 
 
+def test_a_network_of_other_classes_gives_all_but_its_last_layer(pictures, tmp_path, redense):
+    torch.manual_seed(1)
+    for name in ("resnet18", "googlenet"):
+        other = torchvision_network(name, 1000)
+        file = tmp_path / f"{name}.pt"
+        torch.save({f"module.{key}": value for key, value in other.state_dict().items()}, file)
+        flags = ("--model", name, "--size", 32, "--init", file, *STEP, "--data", pictures)
+        answer = redense("train", "images", *flags, "--out", tmp_path / "run")
+        assert answer.code == 2
+        assert "of another shape: fc.weight (1000, " in answer.err or "aux" in answer.err
+        assert "all but the last layer fits" in answer.err
+        assert "--head new starts that one afresh" in answer.err
+        options = {"data": str(pictures), "size": 32, "model": name, "init": str(file)}
+        task = build_task(RunConfig(recipe="images", options={**options, "head": "new"}))
+        state = task.model.state_dict()
+        assert state["fc.weight"].shape[0] == 3
+        new = {key for key in state if key.rpartition(".")[0] in ("fc", "aux1.fc2", "aux2.fc2")}
+        assert all(torch.equal(state[key], other.state_dict()[key]) for key in state.keys() - new)
+    answer = redense("train", "images", "--head", "new", *STEP)
+    assert (answer.code, "head new needs trained weights" in answer.err) == (2, True)
+    answer = redense("train", "images", "--head", "none", *STEP)
+    assert (answer.code, "head must be kept or new, got 'none'" in answer.err) == (2, True)
+
+
 def test_published_weights_come_from_the_local_cache_only(pictures, tmp_path, monkeypatch, redense):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     flags = ("--model", "googlenet", "--size", 32, "--init", "pretrained", *STEP)

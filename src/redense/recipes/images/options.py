@@ -28,6 +28,8 @@ class ImageOptions:
         init: trained weights to start from instead of a first dense phase: a .pt, .ckpt or
             .safetensors file with the model's keys, or pretrained for torchvision's published ones
             in the local cache.
+        head: kept, or new where --init knows other classes: its last layer is left out, and that of
+            the data's classes starts afresh.
         train_images: how many images of a seeded shuffle to train on; default all.
         valid_share: of the training images, held out for validation where the data have no split
             for it; default a tenth, at most 5,000.
@@ -61,6 +63,7 @@ class ImageOptions:
     size: int | None = None
     upright: bool = True
     init: str | None = None
+    head: str = "kept"
     batch: int = 128
     accumulate: int = 1
     lr: float = 0.1
@@ -78,6 +81,10 @@ class ImageOptions:
                 f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}; "
                 f"streamed folders also take {', '.join(STREAMED_AUGMENTATIONS)}"
             )
+        if self.head not in ("kept", "new"):
+            raise ValueError(f"head must be kept or new, got {self.head!r}")
+        if self.head == "new" and self.init is None:
+            raise ValueError("head new needs trained weights to leave one out of; pass --init")
         for name, lowest in (
             ("batch", 1),
             ("size", 8),

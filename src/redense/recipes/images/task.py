@@ -19,7 +19,7 @@ from redense.recipes.images.data import Batches, ImageData, Split, load
 from redense.recipes.images.folders import Source, StreamedData
 from redense.recipes.images.options import ImageOptions
 from redense.recipes.images.streams import StreamedBatches, open_stream
-from redense.recipes.images.weights import start_from
+from redense.recipes.images.weights import head_of, start_from
 from redense.runs.checkpoints import write_text
 from redense.runs.sharding import shard
 from redense.runs.task import Metric
@@ -74,7 +74,9 @@ class ImageTask(LightningModule):
             options.model, len(self.data.classes), self.data.channels, self.data.size
         )
         if options.init is not None:
-            start_from(network, options.model, options.init)
+            build = (options.model, len(self.data.classes), self.data.channels, self.data.size)
+            keep = options.head == "kept"
+            start_from(network, options.model, options.init, head_of(*build), keep_head=keep)
         if options.compile:
             network.compile()
         self.model: nn.Module = network.to(

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision import models as zoo
 
-from redense.files.weights import load_exactly, read_weights
+from redense.files.weights import fits, load_exactly, read_weights
+from redense.recipes.images import models
 
 
-def start_from(network: nn.Module, name: str, source: str) -> None:
+def start_from(
+    network: nn.Module,
+    name: str,
+    source: str,
+    head: Collection[str] = (),
+    *,
+    keep_head: bool = True,
+) -> None:
     """Load ``pretrained`` weights or those of a file into the network called ``name``.
+
+    Args:
+        head: the tensors that depend on the number of classes; see `head_of`.
+        keep_head: whether those are the source's too, or stay as they are.
 
     Raises:
         FileNotFoundError: no such file, or torchvision's weights are not in the local cache;
@@ -20,11 +33,33 @@ def start_from(network: nn.Module, name: str, source: str) -> None:
             of each are listed.
     """
     file = published(name) if source == "pretrained" else Path(source)
-    load_exactly(network, read_weights(file), f"{file}", name)
+    weights, title = read_weights(file), f"{file}"
+    try:
+        load_exactly(network, weights, title, name, leave=() if keep_head else head)
+    except ValueError as error:
+        if not keep_head or not fits(network, weights, leave=head):
+            raise
+        raise ValueError(
+            f"{error}; all but the last layer fits, which is for other classes: --head new starts "
+            "that one afresh"
+        ) from error
     if source == "pretrained" and hasattr(network, "transform_input"):
         network.transform_input = (
             True  # torchvision's GoogLeNet and Inception weights expect pixels in [-1, 1]
         )
+
+
+def head_of(name: str, classes: int, channels: int, size: int) -> frozenset[str]:
+    """The tensors of a network whose shapes depend on the number of classes.
+
+    >>> sorted(head_of("resnet18", 10, 3, 224))
+    ['fc.bias', 'fc.weight']
+    """
+    with torch.device("meta"):
+        one, more = (
+            models.build(name, many, channels, size).state_dict() for many in (classes, classes + 1)
+        )
+    return frozenset(key for key, tensor in one.items() if tensor.shape != more[key].shape)
 
 
 def published(name: str) -> Path:
