@@ -196,11 +196,11 @@ RECIPES = {
             "Captioner",
             "image-to-text",
             schedule={
-                "dense": 12,
+                "dense": 19,
                 "sparse": 10,
                 "redense": 6,
                 "sparsity": 0.8,
-                "sparse_lr": 1.0,
+                "sparse_lr": 1.0,  # at the paper's 0.1 and 0.01 four fifths held are not made good
                 "redense_lr": 0.3,
             },
         ),

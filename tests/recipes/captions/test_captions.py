@@ -112,6 +112,21 @@ def test_padding_never_changes_a_result(training):
         assert torch.equal(targets, outcomes[0][1])
 
 
+def test_features_that_all_point_one_way_are_told_apart():
+    features = 50 + torch.rand(8, 12, generator=torch.Generator().manual_seed(0))
+    features[:, 3] = 1.0
+    model = NeuralTalk(9, 12, 16, 0.0)
+    model.standardise(features)
+    seen = []
+    model.image_encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    model.look(features)
+    torch.testing.assert_close(seen[0].mean(0), torch.zeros(12), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen[0].square().mean(), torch.ones(()))
+    assert bool((seen[0][:, 3] == 0).all())
+    model.standardise(torch.ones(8, 12))
+    assert all(bool(state.isfinite().all()) for state in model.look(torch.ones(2, 12)))
+
+
 def test_dropout_acts_on_both_encodings_and_on_the_decoders_input():
     model, seen = a_model(dropout=0.5).train(), []
     model.dropout.register_forward_hook(

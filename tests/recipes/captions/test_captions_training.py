@@ -14,10 +14,12 @@ from safetensors.torch import load_file
 from torchvision import models as zoo
 
 import redense as core
-from redense.recipes import train
+from redense.recipes import RECIPES, train
 from redense.recipes.captions import examples, scores
+from redense.recipes.captions.data import Batches
 from redense.recipes.captions.features import keep_cnn, kept_cnn, torchvision_cnn
 from redense.recipes.captions.options import CaptionOptions
+from redense.recipes.captions.task import CaptionTask
 from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
 from redense.study.jobs import plan_jobs
@@ -368,5 +370,29 @@ def test_caption_goes_on_after_pictures_that_it_cannot_read(trained, squares, tm
 
 def test_the_papers_settings_are_the_defaults():
     options = CaptionOptions()
-    assert (options.hidden, options.dropout, options.batch, options.clip) == (256, 0.5, 100, 5)
-    assert (options.weight_decay, options.beam, options.most_words) == (1e-8, 1, 20)
+    assert (options.hidden, options.batch, options.clip) == (256, 100, 5)
+    assert (options.weight_decay, options.most_words) == (1e-8, 20)
+    plan = RECIPES["captions"].schedule
+    assert [plan[phase] for phase in ("dense", "sparse", "redense")] == [19, 10, 6]
+    assert plan["sparsity"] == 0.8
+
+
+def test_a_tiny_run_says_of_its_training_pictures_what_it_was_taught(trained, squares, redense):
+    pictures = [squares / "images" / f"train{n}.png" for n in range(12)]
+    said = [
+        line.rpartition(": ")[2] for line in redense("caption", trained, *pictures).out.splitlines()
+    ]
+    colours = [list(COLOURS)[n % 3] for n in range(12)]
+    right = [{f"a {colour} square", f"this is {colour}"} for colour in colours]
+    assert all(caption in each for caption, each in zip(said, right, strict=True)), said
+
+
+def test_the_first_step_is_no_longer_than_the_rate(squares, cache):
+    task = CaptionTask(CaptionOptions(data=str(squares), lr=1e-3, cnn_epochs=1), seed=0)
+    before = {name: p.detach().clone() for name, p in task.model.named_parameters()}
+    optimizer = task.configure_optimizers()
+    batch = next(iter(Batches(task.data.splits["train"], 10, seed=0)))
+    task.training_step(batch, 0).backward()
+    optimizer.step()
+    for name, parameter in task.model.named_parameters():
+        assert float((parameter.detach() - before[name]).abs().max()) < 1.001e-3, name

@@ -28,7 +28,9 @@ class NeuralTalk(nn.Module):
     The image is the first step, START the second, then the words; from START on each step predicts
     the next word and after the last one END. As in the authors' code, dropout acts on both
     encodings and on what the decoder reads, and weights start uniform in ±0.1 with biases of zero.
-    Sequences are packed: padding is never computed.
+    Sequences are packed: padding is never computed. Features lose their mean first and get a spread
+    of one (`standardise`): what a CNN gives is positive, so that all pictures would push the LSTM's
+    gates the same way, and it could not tell them apart.
 
     Args:
         vocabulary: words and one more, since START and END share an index.
@@ -37,10 +39,15 @@ class NeuralTalk(nn.Module):
         dropout: share of encodings and of LSTM outputs that is dropped while training.
     """
 
+    mean: Tensor
+    spread: Tensor
+
     def __init__(
         self, vocabulary: int, features: int = 4096, hidden: int = 256, dropout: float = 0.5
     ) -> None:
         super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(()))
         self.image_encoder = nn.Linear(features, hidden)
         self.word_encoder = nn.Embedding(vocabulary, hidden)
         self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
@@ -63,8 +70,8 @@ class NeuralTalk(nn.Module):
             (N, V) with N the number of words and of captions together.
         """
         given = _pack(F.pad(words, (1, 0), value=STOP), lengths + 1)
-        images = features[given.sorted_indices]
-        encoded = torch.cat((self.image_encoder(images), self.word_encoder(given.data)))
+        images = self.encode(features[given.sorted_indices])
+        encoded = torch.cat((images, self.word_encoder(given.data)))
         sizes = torch.cat((given.batch_sizes[:1], given.batch_sizes))
         packed = PackedSequence(
             self.dropout(encoded), sizes, given.sorted_indices, given.unsorted_indices
@@ -73,9 +80,24 @@ class NeuralTalk(nn.Module):
         logits: Tensor = self.decoder(self.dropout(outputs))
         return logits
 
+    def standardise(self, features: Tensor) -> None:
+        """Remember the mean of these features (N, F), each by itself, and their spread around it,
+        one for all: a feature that hardly varies must not be blown up.
+
+        Features that are all the same keep their spread.
+        """
+        self.mean = features.mean(0)
+        spread = (features - self.mean).square().mean().sqrt()
+        self.spread = spread.where(spread > 0, torch.ones_like(spread))
+
+    def encode(self, features: Tensor) -> Tensor:
+        """What the LSTM is shown of images (B, F): (B, H)."""
+        encoded: Tensor = self.image_encoder((features - self.mean) / self.spread)
+        return encoded
+
     def look(self, features: Tensor) -> State:
         """The state after seeing images (B, F)."""
-        state: State = self.lstm(self.image_encoder(features).unsqueeze(1))[1]
+        state: State = self.lstm(self.encode(features).unsqueeze(1))[1]
         return state
 
     def say(self, words: Tensor, state: State) -> tuple[Tensor, State]:

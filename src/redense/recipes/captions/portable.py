@@ -26,7 +26,7 @@ class Speaker(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """All steps, for a graph has no end that depends on what was said."""
         network = self.network
-        gates = network.image_encoder(features)
+        gates = network.encode(features)
         hidden = torch.zeros_like(gates)
         hidden, cell = self._step(gates, hidden, torch.zeros_like(hidden))
         words = torch.zeros_like(features[:, 0], dtype=torch.long)  # STOP
