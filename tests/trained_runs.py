@@ -13,7 +13,10 @@ from PIL import Image
 ONCE = ("--dense", "1", "--sparse", "1", "--redense", "1", "--accelerator", "cpu")
 FLAGS = {
     "images": ("--model", "shufflenet_v2_x0_5", "--size", "32", "--batch", "8", *ONCE),
-    "captions": ("--hidden", "8", "--batch", "6", "--least", "1", "--cnn-epochs", "2", *ONCE),
+    "captions": (
+        *("--hidden", "8", "--batch", "6", "--least", "1", "--cnn-epochs", "2", "--beam", "1"),
+        *ONCE,
+    ),
     "speech": (
         *("--width", "8", "--layers", "1", "--filters", "2", "--batch", "4", *ONCE),
         *("--passes", "1", "--sparsity", "0.5", "--sparse-lr", "1", "--redense-lr", "0.1"),
