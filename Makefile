@@ -152,8 +152,10 @@ docs/proof.png: setup browser
 		$(CURDIR)/$(BIN)/redense report runs/spirals --out proof.html && \
 		chromium --headless --no-sandbox --hide-scrollbars --window-size=1100,1480 --screenshot=$(CURDIR)/docs/proof.png $$folder/proof.html
 
-# the trained networks that come along: 4 minutes of one core
+# the trained networks that come along: 4 minutes of one core each
 models: setup
 	run=$$(mktemp -d)/fashion-mnist && OMP_NUM_THREADS=1 $(BIN)/redense train images --accelerator cpu --out $$run && \
 		$(BIN)/redense export $$run models/fashion-mnist-dsd --format onnx && \
 		cp $$run/record.json models/fashion-mnist-dsd/
+	run=$$(mktemp -d)/emoji && OMP_NUM_THREADS=1 $(BIN)/redense train captions --accelerator cpu --out $$run && \
+		$(BIN)/redense export $$run models/emoji-dsd && cp $$run/record.json models/emoji-dsd/

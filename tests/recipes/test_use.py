@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 import redense as package
@@ -166,6 +166,19 @@ def test_classify_goes_on_after_a_bad_file(trained_images, tmp_path, redense):
     (tmp_path / "empty").mkdir()
     answer = redense("classify", trained_images.run, tmp_path / "empty")
     assert (answer.code, "holds no picture" in answer.err) == (2, True)
+
+
+def test_the_captioner_that_comes_along_says_what_is_drawn(tmp_path, redense):
+    folder = ROOT / "models" / "emoji-dsd"
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    card = model_card(read_record(folder / "record.json"), config, "models/emoji-dsd")
+    assert (folder / "README.md").read_text("utf-8") == card
+    assert not [word for word in config["vocabulary"] if word in ("skin", "tone")]
+    for name, colour in (("red", "#dd2e44"), ("blue", "#3b88c3"), ("green", "#77b255")):
+        picture, file = Image.new("RGB", (72, 72), "white"), tmp_path / f"{name}.png"
+        ImageDraw.Draw(picture).ellipse((3, 3, 69, 69), fill=colour)
+        picture.save(file)
+        assert redense("caption", folder, file).out == f"{file}: {name} circle\n"
 
 
 def test_the_model_that_comes_along_has_todays_card_and_answers():
