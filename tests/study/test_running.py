@@ -45,6 +45,31 @@ def test_a_killed_worker_costs_its_run_alone(tmp_path):
     assert len(records(tmp_path)) == len(jobs) - 1
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_function_that_calls_exit_costs_its_run_alone(tmp_path, workers):
+    def train(run):
+        if run.seed == 1:
+            sys.exit(3)
+        return float(len(run.plan))
+
+    outcomes = run_study(tmp_path, jobs_of(["dense"]), work_of(train), workers=workers)
+    assert {one.job.name: one.error for one in outcomes} == {
+        "dense--0": None,
+        "dense--1": "SystemExit: 3",
+    }
+
+
+def test_ctrl_c_inside_a_trainer_that_turns_it_into_an_exit_ends_the_study(tmp_path):
+    def train(run):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    with pytest.raises(SystemExit):
+        run_study(tmp_path, jobs_of(["dense"]), work_of(train))
+
+
 def test_a_worker_killed_once_goes_on_with_its_run(tmp_path):
     def train(run):
         mark = run.folder / "killed"

@@ -182,7 +182,9 @@ def _run(root: str, job: Job, work: Work) -> Outcome:
             (folder / "error.txt").unlink(missing_ok=True)
     except BusyError:
         return Outcome(job, None, busy=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a function may call sys.exit
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            raise  # Lightning's answer to Ctrl-C
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "error.txt", traceback.format_exc())
         method_fails = isinstance(error, MethodError)
