@@ -206,7 +206,7 @@ def _skip(file: soundfile.SoundFile, frames: int) -> bool:
     the end."""
     if file.seekable():
         try:
-            return frames <= file.frames and file.seek(frames) == frames
+            return bool(frames <= file.frames and file.seek(frames) == frames)
         except soundfile.LibsndfileError:  # the end of a file that was cut off
             return False
     while frames > 0 and (passed := len(_read(file, min(frames, _BLOCK)))):
@@ -221,7 +221,7 @@ def _promised(file: soundfile.SoundFile, path: Path, length: float) -> float:
         content.seek(max(path.stat().st_size - 2**17, 0))
         tail = content.read()
     if file.format == "NIST" and (count := re.search(rb"sample_count -i (\d+)", head)):
-        return int(count[1]) / file.samplerate
+        return int(count[1]) / float(file.samplerate)
     if file.format == "OGG" and _lacks_end(tail):
         raise _UnusableError(f"cut off: {length:.2f} s, then an unfinished page")
     if (

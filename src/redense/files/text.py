@@ -62,8 +62,11 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """
     text = read_text(path)
     delimiter = max(",;|\t", key=text.partition("\n")[0].count)
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    lines = io.StringIO(text, newline="")
+    if delimiter == "\t":
+        rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        rows = csv.reader(lines, delimiter=delimiter)
     try:
         columns = [column.strip().lower() for column in next(rows, [])]
         for cells in rows:

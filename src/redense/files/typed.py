@@ -273,7 +273,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML's plain values, where no key may be there twice."""
 
 
@@ -282,7 +282,8 @@ def _yaml_table(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, An
     for number, key in enumerate(keys):
         if key in keys[:number]:
             raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} is there twice")
-    return loader.construct_mapping(node, deep=True)
+    table: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return table
 
 
 _PlainLoader.add_constructor("tag:yaml.org,2002:map", _yaml_table)

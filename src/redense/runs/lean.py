@@ -30,8 +30,8 @@ def import_lightning() -> None:
     def importable_and_used(name: str) -> bool:
         return name not in _UNUSED and importable(name)
 
-    RequirementCache.__bool__ = installed_and_used  # type: ignore[method-assign]
-    imports.package_available = importable_and_used
+    RequirementCache.__bool__ = installed_and_used  # type: ignore[method-assign, assignment]
+    imports.package_available = importable_and_used  # type: ignore[assignment]
     try:
         import lightning.pytorch  # noqa: F401
     finally:

@@ -29,6 +29,7 @@ class Sharded(ModelParallelStrategy):
     def on_validation_start(self) -> None:
         """Batch-norm's running statistics are rank 0's, as DDP has it: all validate the network
         that is saved."""
+        assert self.lightning_module is not None
         for buffer in self.lightning_module.buffers():
             dist.broadcast(buffer, 0)
 
