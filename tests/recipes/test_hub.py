@@ -129,6 +129,8 @@ from huggingface_hub import PyTorchModelHubMixin
 class Talker(torch.nn.Module, PyTorchModelHubMixin):
     def __init__(self, vocabulary, features, hidden, **more):
         super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(()))
         self.image_encoder = torch.nn.Linear(features, hidden)
         self.word_encoder = torch.nn.Embedding(len(vocabulary) + 1, hidden)
         self.lstm = torch.nn.LSTM(hidden, hidden, batch_first=True)
