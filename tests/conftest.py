@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from hub_server import serving
 from PIL import Image
 from safetensors.torch import save_file
 from trained_runs import train, write_captions, write_speech
@@ -151,6 +152,21 @@ def redense(capfd: pytest.CaptureFixture[str]):
         return Answer(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A hub of models on this machine, and Hugging Face's client in this process that knows it."""
+    client = "huggingface_hub.constants"
+    with serving() as (address, server):
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(f"{client}.ENDPOINT", address)
+        monkeypatch.setattr(f"{client}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(f"{client}.HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(f"{client}.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,7 @@ def lines(page):
 
 
 @pytest.fixture
-def desk(page, tmp_path, monkeypatch, stripes):
+def desk(page, tmp_path, monkeypatch, stripes, hub):
     """The folder that a page's reader stands in: plan files and data of the names that it prints.
     What redense would fetch lies prepared, in small."""
     monkeypatch.chdir(tmp_path)
@@ -291,7 +291,7 @@ def documented():
             yield from ((module, test) for test in tests if test.examples)
 
 
-def test_docstring_examples_run(tmp_path, monkeypatch, quiet, pictures, redense):
+def test_docstring_examples_run(tmp_path, monkeypatch, quiet, pictures, redense, hub):
     monkeypatch.chdir(tmp_path)
     lengths = ("--dense", "1", "--sparse", "1", "--redense", "1")
     assert redense("train", "images", "--data", pictures, *TINY, *lengths, "--out", "run").code == 0

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import serving
 from safetensors.torch import load_file
 
 import redense as package
@@ -19,25 +18,14 @@ from redense.recipes.hub import is_hub_name
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A hub of its own, and a client in this process that knows it."""
-    with serving() as (address, server):
-        client = "huggingface_hub.constants"
-        monkeypatch.setattr(f"{client}.ENDPOINT", address)
-        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(f"{client}.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(f"{client}.HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(f"{client}.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", server.token)
-        monkeypatch.setenv("HF_ENDPOINT", address)
-        monkeypatch.chdir(tmp_path)
-        yield server
-
-
 def said(answer):
     assert answer.code == 0, answer.err
     return answer.out
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def test_a_pushed_network_answers_by_its_name(trained, hub, redense, tmp_path):

@@ -20,8 +20,8 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 def is_hub_name(network: str | Path) -> bool:
     """Whether ``owner/name`` is meant as the hub's: no such folder is here, nor one called owner.
 
-    >>> is_hub_name("runs/images-1"), is_hub_name("ada/emoji")      # in a folder that has runs/
-    (False, True)
+    >>> is_hub_name("ada/emoji"), is_hub_name("./ada/emoji"), is_hub_name("/ada/emoji")
+    (True, False, False)
     """
     text = str(network)
     return bool(_NAME.fullmatch(text)) and not Path(text).parent.exists()

@@ -19,8 +19,7 @@ from redense.recipes.hub import first_line
 def push(folder: Path, name: str, *, private: bool = False) -> str:
     """Upload what `redense export` wrote, and return its address.
 
-    >>> push(Path("hub"), "ada/emoji")
-    'https://huggingface.co/ada/emoji'
+    >>> print(push(Path("hub"), "ada/emoji"))  # https://huggingface.co/ada/emoji
 
     Of the folder's other files none is sent; the model is made where the hub has none of its name.
 
