@@ -17,6 +17,7 @@ _LICENCES = {
     "amazon-queen": ("other", "its speech is freeware, to be given on without a fee"),
     "emoji": ("cc-by-sa-4.0", "its drawings are OpenMoji's, CC BY-SA 4.0, and Twemoji's"),
     "emoji-groups": ("cc-by-sa-4.0", "its drawings are OpenMoji's, CC BY-SA 4.0, and Twemoji's"),
+    "emoji-tones": ("cc-by-sa-4.0", "its drawings are OpenMoji's, CC BY-SA 4.0, and Twemoji's"),
     "fashion-mnist": ("mit", "its pictures are under the MIT licence"),
     "fillets-cs": ("gpl-2.0", "its speech is under the GPL, version 2"),
     "fillets-nl": ("gpl-2.0", "its speech is under the GPL, version 2"),
