@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +57,32 @@ def test_the_wheel_and_onnx_classify_alike(installed, tmp_path):
     said = run(installed, tmp_path, "-m", "redense", "classify", model, "shirt.png", "--top", "1")
     through = run(installed, tmp_path, "-c", THROUGH_ONNX, str(model))
     assert said.strip() == f"shirt.png: {through.strip()}"
+
+
+CAPTION_THROUGH_ONNX = """
+import numpy as np, onnxruntime, redense
+from PIL import Image, ImageDraw
+network = redense.load("hub")
+cnn = network.predict.__self__.cnn
+pixels = np.asarray(Image.open("circle.png").convert("RGB"), np.float32) / 255
+pixels = (pixels - np.float32(cnn.mean)) / np.float32(cnn.std)
+(features,) = onnxruntime.InferenceSession("hub/cnn.onnx").run(
+    None, {"pixels": pixels.transpose(2, 0, 1)[None]}
+)
+(words,) = onnxruntime.InferenceSession("hub/model.onnx").run(None, {"features": features})
+print(" ".join(network.config["vocabulary"][word - 1] for word in words[0] if word))
+"""
+
+
+def test_the_wheel_and_onnx_caption_alike(installed, tmp_path):
+    picture = Image.new("RGB", (48, 48), "white")
+    ImageDraw.Draw(picture).ellipse((6, 6, 42, 42), fill=(221, 46, 68))
+    picture.save(tmp_path / "circle.png")
+    model = ROOT / "models" / "emoji-dsd"
+    run(installed, tmp_path, "-m", "redense", "export", model, "hub", "--format", "onnx")
+    said = run(installed, tmp_path, "-m", "redense", "caption", model, "circle.png", "--beam", "1")
+    assert said == f"circle.png: {run(installed, tmp_path, '-c', CAPTION_THROUGH_ONNX)}"
+    assert "red" in said
 
 
 def test_the_wheel_has_what_the_page_needs(installed, tmp_path):
