@@ -3,6 +3,7 @@ own client, an environment without redense."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -32,8 +33,16 @@ def test_a_pushed_network_answers_by_its_name(trained, hub, redense, tmp_path):
     assert redense("export", trained.run, "hub").code == 0
     (tmp_path / "hub" / "diary.txt").write_text("mine")
     assert said(redense("push", "hub", "ada/first")).strip().endswith("/ada/first")
-    files = {file.name: file.read_bytes() for file in (tmp_path / "hub").iterdir()}
-    assert hub.models["ada/first"] == {k: v for k, v in files.items() if k != "diary.txt"}
+    sent = dict(hub.models["ada/first"])
+    card = sent.pop("README.md").decode()
+    assert sent == {name: (tmp_path / "hub" / name).read_bytes() for name in sent}
+    assert {"config.json", "model.safetensors"} <= set(sent)
+    assert "diary.txt" not in sent
+    programs = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    (tmp_path / "hub").rename(tmp_path / "gone")
+    for program in programs:
+        exec(program, {})
+    (tmp_path / "gone").rename(tmp_path / "hub")
     use = {"images": "classify", "captions": "caption", "speech": "transcribe"}[trained.recipe]
     by_name = said(redense(use, "ada/first", trained.sample))
     assert by_name == said(redense(use, "hub", trained.sample))

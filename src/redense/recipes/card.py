@@ -44,7 +44,7 @@ def model_card(
     uses it.
 
     Args:
-        folder: where the program finds the export.
+        folder: where the programs find the export, in a line ``folder = "hub"`` of each.
         programs: that use it by other runtimes, from its other files.
         verdict: of the study that the run is of.
     """
@@ -85,7 +85,7 @@ def model_card(
         "programs": "\n\n".join(
             f"```python\n{program}```" for program in (recipe.example(config, folder), *programs)
         ),
-        "verdict": f". Its study does:\n\n> {verdict}" if verdict else _NO_VERDICT,
+        "verdict": _quoted(verdict) if verdict else _NO_VERDICT,
         "licence": "\nMind: ".join([f"{in_words}.", *(f"{note}." for note in notes)]),
         "versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
     }
@@ -93,6 +93,10 @@ def model_card(
 
 
 _NO_VERDICT = "; `redense prove` compares methods at equal budget."
+
+
+def _quoted(verdict: str) -> str:
+    return ". Its study says:\n\n> " + verdict.replace("\n\n", "\n>\n> ")
 
 
 def _table(record: Mapping[str, Any]) -> str:

@@ -68,11 +68,12 @@ def write_portable(part: Portable, form: str, folder: Path, config: Mapping[str,
 def program_of(part: Portable, form: str, folder: str) -> str:
     """Lines of Python that use the file without redense."""
     shape = ", ".join(map(str, part.examples[0].shape))
-    file = json.dumps(f"{folder}/{part.name}{FORMATS[form]}")
+    file = f'f"{{folder}}/{part.name}{FORMATS[form]}"'
     if form == "onnx":
         return f"""import numpy as np
 import onnxruntime
 
+folder = {json.dumps(folder)}
 session = onnxruntime.InferenceSession({file})
 {part.input} = np.zeros(({shape}), np.float32)  # {part.meaning}
 ({part.output},) = session.run(None, {{"{part.input}": {part.input}}})
@@ -80,6 +81,7 @@ print({part.output}.shape)
 """
     return f"""import torch
 
+folder = {json.dumps(folder)}
 network = torch.export.load({file}).module()
 {part.input} = torch.zeros({shape})  # {part.meaning}
 print(network({part.input}).shape)

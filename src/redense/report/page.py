@@ -154,7 +154,7 @@ def report(
 
 
 def verdict(study: Path) -> str:
-    """What the study in a folder says, in words.
+    """What the study in a folder says, in words, a paragraph for each answer.
 
     Raises:
         FileNotFoundError, ValueError: it holds no finished run, or too few for a verdict.
@@ -163,7 +163,7 @@ def verdict(study: Path) -> str:
     judgement, refusal = _judge(group)
     if judgement is None:
         raise ValueError(f"{study} has no verdict: {refusal or 'it is a single run'}")
-    return " ".join([*sentences(judgement.summary), *looked_before(group.looks)])
+    return "\n\n".join([*sentences(judgement.summary), *looked_before(group.looks)])
 
 
 def render(groups: Sequence[Group], sections: Sections | None = None) -> str:

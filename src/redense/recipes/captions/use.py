@@ -113,7 +113,8 @@ def example(config: Mapping[str, Any], folder: str) -> str:
 
 import redense
 
-network = redense.load({json.dumps(folder)})
+folder = {json.dumps(folder)}
+network = redense.load(folder)
 features = torch.zeros(1, {config["features"]})  # of the CNN that the training's features are of
 print(network.predict(features))  # a caption per row
 """
@@ -121,7 +122,8 @@ print(network.predict(features))  # a caption per row
 
 import redense
 
-network = redense.load({json.dumps(folder)})
+folder = {json.dumps(folder)}
+network = redense.load(folder)
 picture = Image.new("RGB", (320, 240), "white")  # or the name of a file
 print(network.predict(picture))  # a caption per picture
 """

@@ -97,7 +97,8 @@ def example(config: Mapping[str, Any], folder: str) -> str:
 
 import redense
 
-network = redense.load({json.dumps(folder)})
+folder = {json.dumps(folder)}
+network = redense.load(folder)
 picture = Image.new("RGB", (320, 240), "white")  # or the name of a file
 print(network.predict(picture))  # [{{class: share}}], the five likeliest
 print(network(network.preprocess(picture)).shape)  # an ordinary network: logits
@@ -113,5 +114,5 @@ from safetensors.torch import load_file
 from torchvision.models import get_model
 
 plain = get_model("{name}"{arguments})
-plain.load_state_dict(load_file({json.dumps(f"{folder}/model.safetensors")}))  # strict
+plain.load_state_dict(load_file(f"{{folder}}/model.safetensors"))  # strict
 """

@@ -67,7 +67,8 @@ def example(config: Mapping[str, Any], folder: str) -> str:
 
 import redense
 
-network = redense.load({json.dumps(folder)})
+folder = {json.dumps(folder)}
+network = redense.load(folder)
 sound = np.zeros(16_000, np.float32)  # a second at 16 kHz, or the name of a file
 print(network.predict(sound))  # a text per sound
 """
