@@ -1,6 +1,7 @@
 """A trained network for people: files in, answers out, and a model card whose program runs."""
 
 import copy
+import io
 import json
 import re
 import subprocess
@@ -153,6 +154,19 @@ def test_classify_prints_the_likeliest_classes(trained_images, tmp_path, redense
     assert [Path(one["picture"]) for one in told] == files
     assert all(sum(one["classes"].values()) == pytest.approx(1) for one in told)
     assert all(set(one["classes"]) == set(CLASSES) for one in told)
+
+
+def test_a_picture_may_come_through_a_pipe(trained_images, trained_captions, monkeypatch, redense):
+    for trained, use in ((trained_images, "classify"), (trained_captions, "caption")):
+        by_name = redense(use, trained.run, trained.sample).out
+        for content, code in ((trained.sample.read_bytes(), 0), (b"no picture", 2)):
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+            answer = redense(use, trained.run, "-")
+            assert answer.code == code, answer.err
+            if code:
+                assert answer.err.startswith("- is not a whole image")
+            else:
+                assert answer.out == by_name.replace(str(trained.sample), "-")
 
 
 def test_classify_goes_on_after_a_bad_file(trained_images, tmp_path, redense):

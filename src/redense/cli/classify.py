@@ -16,7 +16,7 @@ def classify_command(arguments: list[str]) -> int:
         "network",
         "a run of images, what redense export made of one, or owner/name on the hub",
     )
-    add_path(parser, "pictures", "image files, or folders of them", nargs="+")
+    add_path(parser, "pictures", "image files, folders of them, or - for a pipe", nargs="+")
     add_flag(parser, "top", int, 5, "classes per picture")
     parser.add_argument("--json", action="store_true", help="a line of JSON per picture")
     asked = parse(parser, arguments)

@@ -3,6 +3,7 @@ is counted and said."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -89,14 +90,24 @@ def list_pictures(folder: Path) -> list[Path]:
     return [Path(file.path) for file in _walk(folder, set()) if _kind(file) in endings()]
 
 
-def pictures_of(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files as they are, and of a folder every picture in it.
+class Piped(io.BytesIO):
+    """What came through a pipe, called ``-`` as on the command line."""
+
+    def __str__(self) -> str:
+        return "-"
+
+
+def pictures_of(paths: Iterable[Path]) -> Iterator[Path | Piped]:
+    """Files as they are, of a folder every picture in it, and for ``-`` what comes through the
+    pipe.
 
     Raises:
         ValueError: a folder that holds none.
     """
     for path in paths:
-        if not path.is_dir():
+        if str(path) == "-":
+            yield Piped(sys.stdin.buffer.read())
+        elif not path.is_dir():
             yield path
         elif pictures := list_pictures(path):
             yield from pictures

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-Picture = str | Path | Image.Image
+Picture = str | Path | Image.Image | io.BytesIO
 Input = TypeVar("Input")
 
 
@@ -50,6 +50,8 @@ def as_list(inputs: Input | Sequence[Input]) -> list[Input]:
 
 def as_file(picture: Picture) -> Path | IO[bytes]:
     """A picture in memory as a file, for there is one reader of pictures."""
+    if isinstance(picture, io.BytesIO):
+        return picture
     if not isinstance(picture, Image.Image):
         return Path(picture)
     file = io.BytesIO()

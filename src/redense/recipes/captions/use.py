@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from redense.files.folders import Piped
 from redense.recipes.captions.decoding import beam_search, greedy
 from redense.recipes.captions.features import Cnn, extract, kept_cnn, torchvision_cnn
 from redense.recipes.captions.models import NeuralTalk
@@ -84,8 +85,12 @@ class Captioner:
 
 
 def caption(
-    folder: Path, images: Iterable[Path], *, beam: int | None = None, cnn_weights: str | None = None
-) -> Iterator[tuple[Path, str | Exception]]:
+    folder: Path,
+    images: Iterable[Path | Piped],
+    *,
+    beam: int | None = None,
+    cnn_weights: str | None = None,
+) -> Iterator[tuple[Path | Piped, str | Exception]]:
     """(image, what it shows) one after the other; what is wrong with it where it cannot be read.
 
     Args:
