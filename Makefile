@@ -111,7 +111,8 @@ results-vgg-noise20: setup
 results-vgg-noise40: setup
 	$(call results,vgg-noise40,images,$(VGG) --label-noise 0.4)
 
-# the small net, regularised (batch-norm, weight decay, mirrored pictures), trained out: 30 + 30 epochs
+# the small net, regularised (batch-norm, weight decay, mirrored pictures), trained out: 30 + 30 epochs;
+# 53 minutes of one core
 CONVERGED = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,random_dsd,dsd,relearn \
 	--train-images 2000 --valid-share 0.0334 --accelerator cpu \
 	--dense 30 --sparse 15 --redense 15 --sparse-lr 0.1 --redense-lr 0.01 --sparsity 0.3
@@ -128,7 +129,7 @@ runs/warm-start/model.safetensors:
 results-warm-start: setup runs/warm-start/model.safetensors
 	$(call results,warm-start,images,$(WARM) $(WARM_STUDY) --init runs/warm-start/model.safetensors)
 
-# an old network for another task: trained on one artist's emoji, fine-tuned on 500 of another's
+# an old network for another task: trained on one artist's emoji, fine-tuned on 500 of another's; 28 minutes of one core
 FINE = --model small --augment flip-crop --accelerator cpu
 FINE_STUDY = --seeds 12 --train-images 500 --batch 32 --lr 0.03 \
 	--sparse 12 --redense 12 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.3 \

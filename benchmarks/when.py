@@ -23,6 +23,7 @@ CONTROLS = ("lower_lr", "full_lr", "longer", "early_stop", "shrink_perturb", "sw
 
 STUDIES = {
     "images": "small net with batch-norm, 5,000 images, clean labels",
+    "images-converged": "the same net, 2,000 images, clean labels, 30 + 30 epochs",
     "vgg-clean": "VGG-like net without batch-norm, 1,000 images, clean labels",
     "vgg-noise20": "the same, 20 % of the labels wrong",
     "vgg-noise40": "the same, 40 % of the labels wrong",

@@ -113,6 +113,23 @@ def test_where_relearn_costs_is_the_records(regimes):
     assert f"| {warm:+.1f} and {fine:+.1f} points, not measurable | 12 |" in README
 
 
+def test_a_network_that_is_trained_out_gains_nothing(regimes):
+    study = regimes["images-converged"]
+    plan, relearn = (
+        next(row for row in study.rows if row.plan == name) for name in ("dsd", "relearn")
+    )
+    low, high = plan.to_matched.interval
+    assert low < 0 < high
+    page = " ".join(PAGE.split())
+    assert f"(`images-converged`) {plan.to_matched.mean:.2f}, and in no other" in page
+    assert f"epochs) | {plan.to_matched.mean:+.2f} points, not measurable | 12 |" in README
+    assert f"(`images-converged`) {-relearn.to_matched.mean:.1f}, always" in page
+    of_relearn = [row for one in regimes.values() for row in one.rows if row.plan == "relearn"]
+    clean = [row for row in of_relearn if row.study not in ("vgg-noise20", "vgg-noise40")]
+    assert len(clean) == 4
+    assert all(row.loss.mean < 0 and row.to_matched.mean < 0 for row in clean)
+
+
 def test_the_search_on_wrong_labels_is_the_record_s():
     folder = RESULTS / "search-label-noise"
     found = json.loads((folder / "found.json").read_text("utf-8"))
