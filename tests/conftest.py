@@ -9,6 +9,7 @@ os.environ.setdefault(
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,12 @@ from hub_server import serving
 from PIL import Image
 from safetensors.torch import save_file
 from trained_runs import train, write_captions, write_speech
+
+# what a shell or nohup switches off for a suite in the background, its commands would inherit
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")

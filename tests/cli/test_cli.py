@@ -204,8 +204,8 @@ def test_an_empty_part_is_named(refuse, own_pictures):
             "val/red/0002.png is of class 'mauve', which is none of 1 classes (red)",
         ),
         (
-            ["train/red/0002.png,red,train", "val/red/0002.png,red,dev"],
-            "line 3 is no picture: split cannot be 'dev'; each line has a path, a label or none,",
+            ["train/red/0002.png,red,train", "val/red/0002.png,red,held"],
+            "line 3 is no picture: split cannot be 'held'; each line has a path, a label or none,",
         ),
         (["train/red/0002.png,red"], "line 2 is no picture: split cannot be ''; each line has"),
         ([",red,train"], "line 2 is no picture: path must be text of length >= 1, got ''; each"),

@@ -142,8 +142,8 @@ MISTAKES = {
         r"it has no 'images\[4\].split'",
     ),
     "odd split": (
-        lambda f: change(f, lambda c: c["images"][4].update(split="dev")),
-        "train4.png is in split 'dev'",
+        lambda f: change(f, lambda c: c["images"][4].update(split="held")),
+        "train4.png is in split 'held'",
     ),
     "no train": (
         lambda f: change(f, lambda c: c.update(images=c["images"][12:])),
