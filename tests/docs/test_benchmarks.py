@@ -310,3 +310,20 @@ def test_the_cost_page_says_what_is_computed():
     assert resnet.gpu_hours == pytest.approx(
         3 * resnet.forward * 1_281_167 * 180 / (312e12 * 0.2) / 3600
     )
+
+
+def test_the_rules_at_release_are_told_as_recorded():
+    record = json.loads((ROOT / "results" / "bench" / "release.json").read_text("utf-8"))
+    page = (ROOT / "docs" / "how.md").read_text("utf-8")
+    assert record["seeds"] >= 10
+    tasks = record["tasks"].values()
+    for rule in ("neighbours", "as new", "zeroed", "all anew"):
+        cells = [rule]
+        for key in ("liveliest", "growth"):
+            means = [sum(run[key] for run in of["runs"][rule]) / record["seeds"] for of in tasks]
+            cells.append(" / ".join(f"{mean:.1f}" for mean in means))
+        beside = [of["minus neighbours"].get(rule) for of in tasks]
+        gains = [one["top1"] for one in beside if one]
+        told = [f"{g['mean']:+.2f} [{g['interval'][0]:.2f}, {g['interval'][1]:.2f}]" for g in gains]
+        cells.append(" / ".join(told) or "-")
+        assert f"| {' | '.join(cells)} |" in page
