@@ -66,7 +66,7 @@ sanitize: setup
 # PEERS=/path/to/python of an environment with fasterai, nncf and torchao measures those too
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(if $(PEERS),--peers $(PEERS))
-	for name in beside imports recipe_profile study_jobs study_overhead speech captions loader search; do \
+	for name in beside imports start recipe_profile study_jobs study_overhead speech captions loader search release; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -39,6 +39,19 @@ def test_a_model_is_its_records_and_came_from_a_committed_tree(folder):
     assert record["weights_sha256"] in card
 
 
+def test_the_captions_page_says_what_the_record_says():
+    (folder,) = (folder for folder in MODELS if folder.name == "emoji-dsd")
+    record, page = record_of(folder), (folder.parents[1] / "docs" / "recipes.md").read_text("utf-8")
+    for split, title in (("valid", "validation"), ("test", "test, read once")):
+        told = record[split]
+        cells = [f"{told['bleu1']:.1f}", f"{told['bleu4']:.1f}", f"{told['cider_d']:.2f}"]
+        assert f"| of {title} | {' | '.join(cells)} | {told['exact']:.1f} |" in page
+        for by in ("features", "pixels"):
+            row = f"| of the nearest training picture by {by}, {title.partition(',')[0]} |"
+            (line,) = (line for line in page.splitlines() if line.startswith(row))
+            assert f" | {told[f'bleu4_nearest_{by}']:.1f} | " in line
+
+
 @pytest.mark.network
 @pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
 def test_eval_finds_the_accuracy_that_record_and_card_state(folder, redense):
