@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models \
-	results-images results-captions results-speech results-search \
+	results-images results-captions results-captions-converged results-speech results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged
 
@@ -99,6 +99,12 @@ CAPTIONS = --data emoji-tones --seeds 9 --methods dense,lower_lr,pruned,random_d
 	--lr 0.001 --dropout 0.5 --beam 1 --least 3 --cnn-epochs 15
 results-captions: setup
 	$(call results,captions,captions,$(CAPTIONS))
+
+# captions trained out, at the paper's factors of the rate: about 80 minutes of one core
+CAPTIONS_CONVERGED = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,dsd,relearn --accelerator cpu \
+	--dense 30 --sparse 10 --redense 10 --sparse-lr 0.1 --redense-lr 0.01 --sparsity 0.8,0.5
+results-captions-converged: setup
+	$(call results,captions-converged,captions,$(CAPTIONS_CONVERGED))
 
 # the studies of docs/when.md on the paper's kind of network: about 25 minutes of one core each
 VGG = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,pruned,random_dsd,dsd,relearn \
