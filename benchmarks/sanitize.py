@@ -117,9 +117,9 @@ def zero(case: Case, kernel: Kernel | None) -> tuple[bytes, str]:
 
 
 def read_past_the_end(kernel: Kernel) -> None:
-    """What a faulty door to the kernel would do: one mask byte too many."""
-    tensor, mask = torch.ones(65), torch.ones(64, dtype=torch.bool)
-    kernel(tensor.data_ptr(), mask.data_ptr(), 65, 4, 1)
+    """What a faulty door to the kernel would do: one element more than a mask has bits."""
+    tensor, bits = torch.ones(65), torch.full((8,), 255, dtype=torch.uint8)
+    kernel(tensor.data_ptr(), bits.data_ptr(), 65, 4, 1)
 
 
 def _bytes_of(memory: Tensor) -> bytes:

@@ -50,10 +50,30 @@ def resnet50(batch: int = 8, side: int = 112) -> Workload:
     return Workload(resnet50(), torch.randn(batch, 3, side, side), torch.randint(1000, (batch,)))
 
 
+class Encoder(nn.Module):
+    """Transformer blocks of four matrices each."""
+
+    def __init__(self, blocks: int, width: int) -> None:
+        super().__init__()
+        block = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True)
+        self.blocks = nn.TransformerEncoder(block, blocks, enable_nested_tensor=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(batch, length, width) -> (batch, width)."""
+        return self.blocks(inputs)[:, 0]
+
+
+def transformer(blocks: int = 75, width: int = 64, batch: int = 4) -> Workload:
+    """300 small matrices: what each tensor costs, not what each weight does."""
+    targets = torch.randint(width, (batch,))
+    return Workload(Encoder(blocks, width), torch.randn(batch, 16, width), targets)
+
+
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "VGG-16, batch 4 at 64 px": vgg16,
     "3 x Linear(4096), batch 32": linear,
     "ResNet-50, batch 8 at 112 px": resnet50,
+    "transformer, 300 matrices": transformer,
     "3 x Linear(512), batch 32": lambda: linear(width=512),
     "3 x Linear(16), batch 4": lambda: linear(batch=4, width=16),
 }

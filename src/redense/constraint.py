@@ -38,7 +38,7 @@ from .optimizers import (
 from .plan import Sparsity, check_sparsity, plain_name
 from .prunable import Patterns, prunable
 from .tensors.sharded import is_sharded, shard_of
-from .tensors.zeroing import zero_all_pruned_, zero_pruned_
+from .tensors.zeroing import Kept, zero_all_pruned_, zero_pruned_
 
 
 @contextmanager
@@ -456,7 +456,7 @@ class _Held:
     ) -> None:
         self.constraint, self.name = constraint, name
         self.weight, self.mask, self.optimizers = weight, mask, optimizers
-        self._kept = shard_of(mask)[0]
+        self._kept = Kept(shard_of(mask)[0])
         self._distributed = is_sharded(weight)
         self._masked: tuple[weakref.ref[Tensor], int] | None = None
         self._seen = (-1, 0)
@@ -467,7 +467,8 @@ class _Held:
         if _at_once(weight.grad):
             self.constraint.zero_when_complete(self)
         else:
-            zero_pruned_(*self.of_this_rank(self.gradient()))
+            gradient, kept = self.of_this_rank(self.gradient())
+            kept.zero_(gradient)
             self.trust_gradient()
 
     def hold(self) -> None:
@@ -485,7 +486,7 @@ class _Held:
             )
         return gradient
 
-    def of_this_rank(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+    def of_this_rank(self, tensor: Tensor) -> tuple[Tensor, Kept]:
         """This rank's part of the weight or of its gradient, and of the mask."""
         return shard_of(tensor)[0] if self._distributed else tensor, self._kept
 
@@ -494,7 +495,7 @@ class _Held:
         if self.was_written():
             return False
         local = shard_of(self.weight)[0].detach()
-        return bool(local[~self._kept].any())
+        return bool(local[~self._kept.mask].any())
 
     def was_written(self) -> bool:
         """Whether anything but the optimizer is seen to have written to the weight: a checkpoint,

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import redense
 from redense import constraint
 from redense.tensors import zeroing
-from redense.tensors.zeroing import zero_all_pruned_, zero_foreach_, zero_pruned_plain_
+from redense.tensors.zeroing import Kept, zero_all_pruned_, zero_foreach_, zero_pruned_plain_
 
 
 class Launches(TorchDispatchMode):
@@ -32,7 +32,11 @@ class Launches(TorchDispatchMode):
 def as_on_a_gpu(monkeypatch):
     """Zero gradients when the backward pass ends, and lists of tensors by foreach operations."""
     monkeypatch.setattr(constraint, "_at_once", lambda gradient: True)
-    monkeypatch.setattr(constraint, "zero_all_pruned_", lambda pairs: zero_foreach_(list(pairs)))
+    monkeypatch.setattr(
+        constraint,
+        "zero_all_pruned_",
+        lambda pairs: zero_foreach_([(tensor, kept.mask) for tensor, kept in pairs]),
+    )
 
 
 def drawn(dtype, *shape):
@@ -76,6 +80,7 @@ def test_what_no_list_takes_is_zeroed_alone_on_any_device():
     plain = [torch.ones(5, device="meta") for _ in range(4)]
     pairs = [(t, torch.ones(t.shape, dtype=torch.bool, device="meta")) for t in (odd, large)]
     pairs += [(t, torch.ones(5, dtype=torch.bool, device="meta")) for t in plain]
+    pairs = [(tensor, Kept(mask)) for tensor, mask in pairs]
     with Launches() as launches:
         zero_all_pruned_(pairs)
     assert launches.counts == {"mul_": 2, "_foreach_copy_": 1, "_foreach_mul_": 1}

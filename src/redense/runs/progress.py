@@ -150,6 +150,9 @@ def print_result(record: dict[str, Any], console: Console | None = None) -> None
             f"{name} {value:.2f}" for name, value in record["test"].items() if name != "loss"
         )
         say(f"test, read once at the end: {scores_text} (loss {record['test']['loss']:.4f})")
+    if plain := record["data"].get("plain"):
+        said = ", ".join(f"{name} {value:.2f}" for name, value in plain.items())
+        say(f"the plainest answers, valid {metric}: {said}")
     for note in record["data"].get("notes", ()):
         say(note)
     if not any(phase["sparsity"] for phase in record["phases"]):

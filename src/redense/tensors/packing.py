@@ -40,12 +40,12 @@ def unpack(packed: Tensor, like: Tensor) -> Tensor:
 
 def pack_bits(mask: Tensor) -> Tensor:
     """`pack` of what this rank has, a chunk at a time: eight bytes for a weight would be too many
-    for all."""
+    for all. Any byte but zero is a True."""
     flat = mask.reshape(-1).view(torch.uint8)
     packed = torch.empty(-(-flat.numel() // 8), dtype=torch.uint8, device=mask.device)
     size = chunk_size(mask.device)  # a multiple of eight
     for start in range(0, flat.numel(), size):
-        part = flat[start : start + size]
+        part = flat[start : start + size].ne(0).view(torch.uint8)
         eights = torch.nn.functional.pad(part, (0, -part.numel() % 8)).view(torch.int64)
         lowest = (eights * 0x0102_0408_1020_4080) >> 56  # of eight bytes, as the top byte
         packed[start // 8 :][: lowest.numel()] = lowest.to(torch.uint8)

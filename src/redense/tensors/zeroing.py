@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
+from .packing import pack_bits
+
 try:
     from ._kernels import zero_pruned as kernel
 except ImportError:  # installed without a C compiler that knows OpenMP
@@ -21,21 +23,62 @@ _PLAIN = (Tensor, nn.Parameter)
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def zero_pruned_(tensor: Tensor, mask: Tensor) -> Tensor:
-    """Set ``tensor`` to exactly +0.0 where ``mask`` is False, in place; NaN and infinities too.
+class Kept:
+    """A mask, ready for many tensors of its shape: what a sparse phase has of each weight.
 
-    Autograd does not record it. On a CPU a compiled kernel does it, if redense was installed where
-    there is a C compiler with OpenMP (GCC): one pass, where torch's operations take two.
+    >>> kept = Kept(torch.tensor([True, False]))
+    >>> kept.zero_(torch.tensor([1.0, math.nan]))
+    tensor([1., 0.])
 
-    Raises:
-        RuntimeError: ``mask`` is of another shape or on another device.
+    For the compiled kernel it is kept as one bit an element too, in the order of its memory; of a
+    mask that is written to in place later, those are made anew.
     """
-    if kernel is None or not _in_own_memory(tensor, mask) or not _same_order(tensor, mask):
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+        self._bits: Tensor | None = None
+        self._address, self._version = 0, -1
+        ordinary = type(mask) is Tensor and mask.is_cpu and not mask.is_inference()
+        self._shape, self._count = mask.shape, mask.numel()
+        self._stride = mask.stride() if ordinary and _gapless(mask) else None
+        self._contiguous = self._stride is not None and mask.is_contiguous()
+
+    def zero_(self, tensor: Tensor) -> Tensor:
+        """Set ``tensor`` to exactly +0.0 where the mask is False, in place; NaN and infinities too.
+
+        Autograd does not record it. On a CPU a compiled kernel does it, if redense was installed
+        where there is a C compiler with OpenMP (GCC): one pass, where torch's operations take two.
+
+        Raises:
+            RuntimeError: the mask is of another shape or on another device.
+        """
+        if kernel is None or not self._fits(tensor):
+            return zero_pruned_plain_(tensor, self.mask)
+        if self.mask._version != self._version:
+            self._pack()
+        threads = torch.get_num_threads()
+        kernel(tensor.data_ptr(), self._address, self._count, tensor.element_size(), threads)
+        increment_version(tensor)
+        return tensor
+
+    def _fits(self, tensor: Tensor) -> bool:
+        """Whether the tensor is this process's own bytes, without gaps and in the mask's order:
+        what the kernel must not get wrong."""
+        if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.shape != self._shape:
+            return False  # a subclass may have no memory
+        return tensor.stride() == self._stride or (self._contiguous and tensor.is_contiguous())
+
+    def _pack(self) -> None:
+        in_memory = self.mask.as_strided((self._count,), (1,))
+        self._bits, self._version = pack_bits(in_memory), self.mask._version
+        self._address = self._bits.data_ptr()
+
+
+def zero_pruned_(tensor: Tensor, mask: Tensor) -> Tensor:
+    """`Kept.zero_` with a mask that is used once."""
+    if _in_one_storage(tensor, mask):  # torch says which of them cannot be
         return zero_pruned_plain_(tensor, mask)
-    threads = torch.get_num_threads()
-    kernel(tensor.data_ptr(), mask.data_ptr(), tensor.numel(), tensor.element_size(), threads)
-    increment_version(tensor)
-    return tensor
+    return Kept(mask).zero_(tensor)
 
 
 @torch.no_grad()
@@ -58,19 +101,19 @@ def zero_pruned_plain_(tensor: Tensor, mask: Tensor) -> Tensor:
     return tensor
 
 
-def zero_all_pruned_(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """`zero_pruned_` of many (tensor, mask): on an accelerator of all at once, two calls for 300
+def zero_all_pruned_(pairs: Iterable[tuple[Tensor, Kept]]) -> None:
+    """`Kept.zero_` of many (tensor, kept): on an accelerator of all at once, two calls for 300
     small tensors as for three, which CUDA launches in parts of 64.
 
     Nothing waits for the device: a CUDA graph may hold it.
     """
     alike: dict[tuple[torch.device, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-    for tensor, mask in pairs:
-        small = tensor.numel() < _LARGE and tensor.stride() == mask.stride()
+    for tensor, kept in pairs:
+        small = tensor.numel() < _LARGE and tensor.stride() == kept.mask.stride()
         if tensor.is_cpu or not small or type(tensor) not in _PLAIN:
-            zero_pruned_(tensor, mask)
+            kept.zero_(tensor)
         else:
-            alike[tensor.device, tensor.element_size()].append((tensor, mask))
+            alike[tensor.device, tensor.element_size()].append((tensor, kept.mask))
     for several in alike.values():
         zero_foreach_(several)
 
@@ -102,11 +145,11 @@ def _parts(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Te
         yield part
 
 
-def _in_own_memory(tensor: Tensor, mask: Tensor) -> bool:
-    """Whether both are this process's own bytes, as many of one as of the other: what the kernel
-    must not get wrong."""
-    ordinary = type(tensor) in _PLAIN and type(mask) is Tensor  # a subclass may have no memory
-    return ordinary and tensor.is_cpu and mask.is_cpu and tensor.shape == mask.shape
+def _in_one_storage(tensor: Tensor, mask: Tensor) -> bool:
+    ordinary = type(tensor) in _PLAIN and type(mask) is Tensor and tensor.is_cpu and mask.is_cpu
+    if not ordinary:
+        return False
+    return tensor.untyped_storage().data_ptr() == mask.untyped_storage().data_ptr()
 
 
 def _same_order(tensor: Tensor, mask: Tensor) -> bool:
@@ -114,6 +157,9 @@ def _same_order(tensor: Tensor, mask: Tensor) -> bool:
     one layout do."""
     if tensor.is_contiguous() and mask.is_contiguous():
         return True
-    return (
-        tensor.stride() == mask.stride() == torch.empty_like(tensor, device="meta").stride()
-    )  # channels_last
+    return tensor.stride() == mask.stride() and _gapless(tensor)
+
+
+def _gapless(tensor: Tensor) -> bool:
+    """Whether its elements fill a piece of memory, each once: channels_last does."""
+    return tensor.stride() == torch.empty_like(tensor, device="meta").stride()

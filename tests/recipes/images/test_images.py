@@ -83,6 +83,13 @@ def test_the_small_vgg_is_the_papers_kind():
     assert models.build("vgg-small", 10, 3, 32)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
+def test_the_small_vgg_with_batch_norm():
+    network = models.build("vgg-small-bn", 10, 1, 28)
+    assert sum(weight.numel() for weight in network.parameters()) == 426_602
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    assert models.build("vgg-small-bn", 3, 3, 32)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+
+
 def test_cifar_resnet_shortcuts_pad_with_zeros_and_have_no_weights():
     block = models._Block(16, 32)
     assert {name.split(".")[0] for name, _ in block.named_parameters()} == {"first", "second"}

@@ -63,6 +63,10 @@ class Source(Part, Protocol):
     def lines(self) -> Iterator[str]:
         """What a fingerprint is made of."""
 
+    @property
+    def labels(self) -> Tensor:
+        """(N,) of all images in order."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -72,6 +76,11 @@ class Files:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) of all images in order."""
+        return torch.tensor([label for _, label in self.samples], dtype=torch.long)
 
     def pick(self, numbers: Tensor) -> Files:
         """The images of those numbers."""

@@ -18,6 +18,7 @@ from redense.recipes.images import models, streams
 from redense.recipes.images.data import Batches, ImageData, Split, load
 from redense.recipes.images.folders import Source, StreamedData
 from redense.recipes.images.options import ImageOptions
+from redense.recipes.images.plain import plain_scores
 from redense.recipes.images.streams import StreamedBatches, open_stream
 from redense.recipes.images.weights import head_of, start_from
 from redense.runs.checkpoints import write_text
@@ -177,8 +178,8 @@ class ImageTask(LightningModule):
         write_text(folder / "network.json", json.dumps(self.config(), indent=2) + "\n")
 
     def fingerprint(self) -> dict[str, object]:
-        """What the record says of the data."""
-        return self.data.fingerprint()
+        """What the record says of the data, with the scores of the plainest answers."""
+        return self.data.fingerprint() | {"plain": plain_scores(self.data)}
 
     def config(self) -> dict[str, Any]:
         """What a loader must know to rebuild the network and its input."""
