@@ -21,7 +21,7 @@ STEPS = {
     "ResNet-50, batch 8 at 112 px": 9,
 }
 """Workloads and their rounds: more where the difference is about one in a hundred."""
-PARTS = ("steps", "masks", "growth", "memory", "compiled", "sharded", "peers")
+PARTS = ("steps", "hooks", "masks", "growth", "memory", "compiled", "sharded", "peers")
 
 Row = tuple[str, str, str, str, str]
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += (found := list(ROWS[part](run)))
             print(table(found), file=sys.stderr, flush=True)
         if part == "growth":
-            plot_growth(runs[0], options.out / "growth.svg")
+            plot_growth(runs, options.out / "growth.svg")
         print(f"{part}: {time.monotonic() - start:.0f} s", file=sys.stderr)
     machine = runs[0]["machine"]
     print(
@@ -76,6 +76,11 @@ def _run(part: str, quick: bool, peers: Path | None) -> Iterator[dict[str, Any]]
                 for threads in (1, 2):
                     rounds = 3 if quick else STEPS[model]
                     yield _child(threads, "steps", model, optimizer, "--rounds", str(rounds))
+    elif part == "hooks":
+        for model in (*models, "transformer, 300 matrices"):
+            for threads in (1, 2):
+                rounds = 3 if quick else STEPS.get(model, 9)
+                yield _child(threads, "hooks", model, "SGD", "--rounds", str(rounds))
     elif part == "masks":
         for threads in (1, 2):
             yield _child(
@@ -89,7 +94,10 @@ def _run(part: str, quick: bool, peers: Path | None) -> Iterator[dict[str, Any]]
             )
     elif part == "growth":
         sizes = [10 ** (power / 2) for power in range(10, 15 if quick else 19)]
-        yield _child(1, "masks", "grow", "--sizes", ",".join(str(int(size)) for size in sizes))
+        listed = ",".join(str(int(size)) for size in sizes)
+        for threads in (1, 2, 4, 8, 16):
+            if threads == 1 or threads <= (os.cpu_count() or 1):
+                yield _child(threads, "masks", "grow", "--sizes", listed)
     elif part == "memory":
         yield _child(1, "masks", "hold", "--workload", models[0])
     elif part == "compiled":
@@ -133,6 +141,13 @@ def _ratios(run: Mapping[str, Any]) -> Iterator[Row]:
         )
 
 
+def _hook_rows(run: Mapping[str, Any]) -> Iterator[Row]:
+    what = f"hooks, {run['workload']}, {run['threads']} thr."
+    for name, taken in run["seconds"].items():
+        against = "" if name == "neg_" else f"{run['ratio']['median']:.2f} x neg_"
+        yield (what, name, _ms(taken), _range(taken), against)
+
+
 def _peer_rows(run: Mapping[str, Any]) -> Iterator[Row]:
     if "not_run" in run:
         yield (
@@ -172,7 +187,7 @@ def _mask_rows(run: Mapping[str, Any]) -> Iterator[Row]:
 
 def _growth_rows(run: Mapping[str, Any]) -> Iterator[Row]:
     for point in run["points"]:
-        what = f"one mask, {point['weights']:,} weights"
+        what = f"one mask, {point['weights']:,} weights, {run['threads']} thr."
         if "not_run" in point:
             yield (what, "redense", "not run", "", point["not_run"])
         else:
@@ -209,6 +224,7 @@ def _sharded_rows(run: Mapping[str, Any]) -> Iterator[Row]:
 
 ROWS = {
     "steps": _ratios,
+    "hooks": _hook_rows,
     "masks": _mask_rows,
     "growth": _growth_rows,
     "memory": _memory_rows,

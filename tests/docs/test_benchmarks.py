@@ -2,6 +2,7 @@
 asserted."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,11 +16,12 @@ sys.path.insert(
     0, str(Path(__file__).parents[2])
 )  # benchmarks/ is no part of the installed package
 
-from benchmarks import gpu, loader, masks, selection, start, steps
+from benchmarks import gpu, hooks, loader, masks, selection, start, steps
 from benchmarks.__main__ import ROWS, main, table
 from benchmarks.compiled import switch
 from benchmarks.contenders import CONTENDERS
 from benchmarks.cost import cost, tables
+from redense.constraint import Constraint
 from redense.recipes.images.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,16 @@ def test_choosing_growing_and_holding_are_measured():
     assert len(table(rows).splitlines()) == len(rows)
 
 
+def test_the_hooks_are_timed_beside_a_change_of_signs_and_change_nothing():
+    record = hooks.hooks(TINY, "SGD", rounds=2)
+    assert record["tensors"] == 3
+    assert record["calls"] == {"neg_": 3, "redense": 3 + 3}
+    assert record["ratio"]["n"] == record["seconds"]["redense"]["n"] == 2
+    assert len(list(ROWS["hooks"](record))) == 2
+    assert json.loads(json.dumps(record)) == record
+    assert Constraint._before_step.__name__ == "_before_step"  # as it was
+
+
 @pytest.mark.parametrize("with_step", [False, True])
 def test_a_phase_switch_breaks_no_graph_and_recompiles_once_at_most(with_step):
     phases = switch("eager", with_step)["phases"]
@@ -78,6 +90,9 @@ def test_the_command_writes_records_a_picture_and_a_table(tmp_path, capsys):
     main(["--quick", "--only", "growth", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "growth.json").read_text())
     assert record["runs"][0]["machine"]["torch"]
+    assert [run["threads"] for run in record["runs"]] == [
+        many for many in (1, 2, 4, 8, 16) if many <= max(os.cpu_count() or 1, 1)
+    ]
     assert (tmp_path / "growth.svg").read_text().count("<svg") == 1
     assert "1,000,000 weights" in capsys.readouterr().out
 
