@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
 _COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#e09f3e", "#6d597a")
 
 
