@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models \
 	results-images results-captions results-captions-converged results-speech results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
-	results-fine-tune results-images-converged
+	results-fine-tune results-images-converged results-fashion-mnist
 
 setup: .venv/.ready
 
@@ -99,6 +99,12 @@ CAPTIONS = --data emoji-tones --seeds 9 --methods dense,lower_lr,pruned,random_d
 	--lr 0.001 --dropout 0.5 --beam 1 --least 3 --cnn-epochs 15
 results-captions: setup
 	$(call results,captions,captions,$(CAPTIONS))
+
+# all of Fashion-MNIST, the network of models/fashion-mnist-vgg-dsd: about 20 minutes of one core a seed
+FASHION = --seeds 5 --methods dense,lower_lr,dsd --model vgg-small-bn --augment flip --precision bf16-mixed \
+	--accelerator cpu --dense 8 --sparse 4 --redense 4 --sparse-lr 0.1 --redense-lr 0.1 --sparsity 0.3
+results-fashion-mnist: setup
+	$(call results,fashion-mnist,images,$(FASHION))
 
 # captions trained out, at the paper's factors of the rate: about 80 minutes of one core
 CAPTIONS_CONVERGED = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,dsd,relearn --accelerator cpu \

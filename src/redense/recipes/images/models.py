@@ -96,13 +96,15 @@ class SmallVGGNorm(nn.Module):
             *_conv(128, 128),
             nn.MaxPool2d(2),
         )
+        self.dropout = nn.Dropout(0.3)
         self.hidden = nn.Linear(128 * (size // 8) ** 2, 128, bias=False)
         self.norm = nn.BatchNorm1d(128)
         self.classifier = nn.Linear(128, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, classes)."""
-        return self.classifier(F.relu(self.norm(self.hidden(self.features(images).flatten(1)))))
+        seen = self.dropout(self.features(images).flatten(1))
+        return self.classifier(F.relu(self.norm(self.hidden(seen))))
 
 
 class CifarResNet(nn.Module):
