@@ -54,6 +54,7 @@ def model_card(
     licence, in_words = _LICENCES.get(record["options"].get("data", ""), _UNKNOWN)
     split = "test" if record["test"] else "valid"
     notes = record["data"].get("notes", ())
+    precision = record.get("precision", "32-true")
     header = ModelCardData(
         license=licence,
         license_name=None if licence != "other" else "of-the-data",
@@ -87,6 +88,7 @@ def model_card(
         ),
         "verdict": _quoted(verdict) if verdict else _NO_VERDICT,
         "licence": "\nMind: ".join([f"{in_words}.", *(f"{note}." for note in notes)]),
+        "precision": f" at {precision}" if precision != "32-true" else "",
         "versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
     }
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n{_text(record, words)}"))
@@ -137,6 +139,7 @@ sparse phase is the reason{words["verdict"]}
 
 Data: {data["name"]} ({sizes}), sha256 {data["sha256"]}. Of its licence: {words["licence"]}
 
-Trained in {record["seconds"]:.0f} s with {words["versions"]}, commit {record["commit"]}.
+Trained in {record["seconds"]:.0f} s{words["precision"]} with {words["versions"]}, commit
+{record["commit"]}.
 Weights' sha256: {record["weights_sha256"]}.
 """

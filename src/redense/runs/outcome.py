@@ -185,6 +185,7 @@ def _record(run: Run, scores: Mapping[str, Mapping[str, float]]) -> dict[str, An
         "selection": run.selection,
         "selected_epoch": None if row is None else run.rows[row]["epoch"],
         **environment(),
+        "precision": config.precision,
         "seconds": run.seconds,
         "cost": {"epochs": len(plan), "examples": run.examples},
         "prunable": run.prunable,
