@@ -27,7 +27,8 @@ Row = tuple[str, str, str, str, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, write ``<out>/<part>.json`` and ``growth.svg``, print the table."""
+    """Measure, write ``<out>/<part>.json`` and docs/growth.svg (of a quick measurement beside its
+    record), print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--quick",
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += (found := list(ROWS[part](run)))
             print(table(found), file=sys.stderr, flush=True)
         if part == "growth":
-            plot_growth(runs, options.out / "growth.svg")
+            plot_growth(runs, (options.out if options.quick else Path("docs")) / "growth.svg")
         print(f"{part}: {time.monotonic() - start:.0f} s", file=sys.stderr)
     machine = runs[0]["machine"]
     print(
