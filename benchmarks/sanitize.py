@@ -75,7 +75,7 @@ def load_kernel(library: Path) -> Kernel:
         raise ImportError(f"{library} is no extension module")
     module = module_from_spec(spec)
     loader.exec_module(module)
-    kernel: Kernel = module.zero_pruned
+    kernel: Kernel = module.zero_by_bits
     return kernel
 
 

@@ -50,8 +50,8 @@ ZERO_PRUNED(16)
 ZERO_PRUNED(32)
 ZERO_PRUNED(64)
 
-static PyObject *zero_pruned(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    if (given != 5) return PyErr_Format(PyExc_TypeError, "zero_pruned takes 5 arguments, got %zd", given);
+static PyObject *zero_by_bits(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+    if (given != 5) return PyErr_Format(PyExc_TypeError, "zero_by_bits takes 5 arguments, got %zd", given);
     void *bits = PyLong_AsVoidPtr(arguments[0]);
     const uint8_t *kept = PyLong_AsVoidPtr(arguments[1]);
     Py_ssize_t count = PyLong_AsSsize_t(arguments[2]), width = PyLong_AsSsize_t(arguments[3]);
@@ -70,8 +70,8 @@ static PyObject *zero_pruned(PyObject *module, PyObject *const *arguments, Py_ss
 }
 
 static PyMethodDef methods[] = {
-    {"zero_pruned", (PyCFunction)(void (*)(void))zero_pruned, METH_FASTCALL,
-     "zero_pruned(bits, kept, count, width, threads)\n\n"
+    {"zero_by_bits", (PyCFunction)(void (*)(void))zero_by_bits, METH_FASTCALL,
+     "zero_by_bits(bits, kept, count, width, threads)\n\n"
      "Zero the elements of `width` bytes at address `bits` whose bit at address `kept` is 0, the first one's the\n"
      "lowest of its byte."},
     {NULL, NULL, 0, NULL},

@@ -13,7 +13,7 @@ from torch.autograd.graph import increment_version
 from .packing import pack_bits
 
 try:
-    from ._kernels import zero_pruned as kernel
+    from ._kernels import zero_by_bits as kernel
 except ImportError:  # installed without a C compiler that knows OpenMP
     kernel = None  # type: ignore[assignment]
 
