@@ -41,7 +41,7 @@ class Kept:
         ordinary = type(mask) is Tensor and mask.is_cpu and not mask.is_inference()
         self._shape, self._count = mask.shape, mask.numel()
         self._stride = mask.stride() if ordinary and _gapless(mask) else None
-        self._contiguous = self._stride is not None and mask.is_contiguous()
+        self._contiguous = ordinary and mask.is_contiguous()
 
     def zero_(self, tensor: Tensor) -> Tensor:
         """Set ``tensor`` to exactly +0.0 where the mask is False, in place; NaN and infinities too.
