@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models \
-	results-images results-captions results-captions-converged results-speech results-search \
+	results-images results-captions results-captions-converged results-speech results-digits results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged results-fashion-mnist
 
@@ -111,6 +111,12 @@ CAPTIONS_CONVERGED = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_
 	--dense 30 --sparse 10 --redense 10 --sparse-lr 0.1 --redense-lr 0.01 --sparsity 0.8,0.5
 results-captions-converged: setup
 	$(call results,captions-converged,captions,$(CAPTIONS_CONVERGED))
+
+# strings of spoken digits to convergence, the paper's factors for DeepSpeech 2: about 30 minutes of one core
+DIGITS = --data spoken-digits --seeds 8 --methods dense,lower_lr,early_stop,swa,dsd --stride 2 --dropout 0.4 --accelerator cpu \
+	--dense 16 --sparse 5 --redense 5 --passes 1 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.5
+results-digits: setup
+	$(call results,digits,speech,$(DIGITS))
 
 # the studies of docs/when.md on the paper's kind of network: about 25 minutes of one core each
 VGG = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,pruned,random_dsd,dsd,relearn \

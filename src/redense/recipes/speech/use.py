@@ -22,8 +22,9 @@ from redense.recipes.speech.features import BINS, RATE, features
 from redense.recipes.speech.models import Padded
 from redense.recipes.speech.readers import Utterance
 
-Sound = str | Path | NDArray[np.float32] | Utterance
-"""A file, samples at 16 kHz in [-1, 1], or an utterance of a list."""
+Sound = str | Path | NDArray[np.float32] | Tensor | Utterance
+"""A file, samples at 16 kHz in [-1, 1], frames (T, bins) as the network was trained on, or an
+utterance of a list."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,31 @@ class Transcriber:
     folder: Path
 
     def preprocess(self, sounds: Sound | Sequence[Sound]) -> Padded:
-        """Normalised spectrograms (B, T, bins) and their lengths, of files or samples.
+        """Normalised spectrograms (B, T, bins) and their lengths, of files, samples or frames.
 
         Raises:
             BadAudioError: a file that cannot be used, by name.
+            ValueError: frames of another width than the network's, or audio for a network that was
+                trained on other features.
         """
-        if self.config["bins"] != BINS:
-            raise ValueError(
-                f"{self.folder} was trained on {self.config['bins']} numbers a frame, not on audio"
-            )
         mean, std = self.config.get("mean", 0.0), self.config.get("std", 1.0)
         normalize = normalizer(self.config["normalize"], torch.tensor(mean), torch.tensor(std))
-        frames = [normalize(_frames(sound)) for sound in as_list(sounds)]
+        frames = [normalize(self._frames(sound)) for sound in as_list(sounds)]
         lengths = torch.tensor([len(one) for one in frames])
         return Padded(pad_sequence(frames, batch_first=True), lengths)
+
+    def _frames(self, sound: Sound) -> Tensor:
+        bins = self.config["bins"]
+        if isinstance(sound, Tensor):
+            if sound.ndim != 2 or sound.shape[1] != bins:
+                raise ValueError(f"frames are (T, {bins}) here, got {tuple(sound.shape)}")
+            return sound.float()
+        if bins != BINS:
+            raise ValueError(
+                f"{self.folder} was trained on {bins} numbers a frame, not on audio; give it frames "
+                f"as it was trained on, a tensor (T, {bins})"
+            )
+        return _spectrogram(sound)
 
     def predict(self, sounds: Sound | Sequence[Sound]) -> list[str]:
         """What is said in each, decoded greedily: ``["so you are the queen"]``."""
@@ -63,18 +75,24 @@ class Transcriber:
 
 def example(config: Mapping[str, Any], folder: str) -> str:
     """Lines of Python for the model card."""
-    return f"""import numpy as np
+    if config["bins"] == BINS:
+        module = "import numpy as np"
+        sound = "np.zeros(16_000, np.float32)  # a second at 16 kHz, or the name of a file"
+    else:
+        module = "import torch"
+        sound = f"torch.zeros(100, {config['bins']})  # frames, as the data set has them"
+    return f"""{module}
 
 import redense
 
 folder = {json.dumps(folder)}
 network = redense.load(folder)
-sound = np.zeros(16_000, np.float32)  # a second at 16 kHz, or the name of a file
+sound = {sound}
 print(network.predict(sound))  # a text per sound
 """
 
 
-def _frames(sound: Sound) -> Tensor:
+def _spectrogram(sound: str | Path | NDArray[np.float32] | Utterance) -> Tensor:
     if isinstance(sound, np.ndarray):
         return torch.tensor(features(sound.astype(np.float32), RATE))
     if isinstance(sound, Utterance):
