@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models \
+.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models models-of-studies \
 	results-images results-captions results-captions-converged results-speech results-digits results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged results-fashion-mnist
@@ -178,3 +178,18 @@ models: setup
 		cp $$run/record.json models/fashion-mnist-dsd/
 	run=$$(mktemp -d)/emoji && OMP_NUM_THREADS=1 $(BIN)/redense train captions --accelerator cpu --out $$run && \
 		$(BIN)/redense export $$run models/emoji-dsd && cp $$run/record.json models/emoji-dsd/
+
+# seed 0's dense network of a study and its dense-sparse-dense one, with the study's verdict on their cards; after
+# make results-fashion-mnist RUN=1, results-captions-converged RUN=1 and results-digits RUN=1
+define models_of
+	for method in dense $(2); do \
+		folder=models/$(3)-$$(echo $$method | cut -d @ -f 1) && \
+		$(BIN)/redense export runs/results-$(1)-$(or $(RUN),1)/$$method--0 $$folder $(4) && \
+		cp runs/results-$(1)-$(or $(RUN),1)/$$method--0/record.json $$folder/ || exit 1; \
+	done
+endef
+
+models-of-studies: setup
+	$(call models_of,fashion-mnist,dsd,fashion-mnist-vgg,--format onnx)
+	$(call models_of,captions-converged,dsd@0.8,emoji-converged)
+	$(call models_of,digits,dsd,spoken-digits,--format onnx)

@@ -57,8 +57,8 @@ class Transcriber:
             return sound.float()
         if bins != BINS:
             raise ValueError(
-                f"{self.folder} was trained on {bins} numbers a frame, not on audio; give it frames "
-                f"as it was trained on, a tensor (T, {bins})"
+                f"{self.folder} was trained on {bins} numbers a frame, not on audio; give it "
+                f"frames as it was trained on, a tensor (T, {bins})"
             )
         return _spectrogram(sound)
 
