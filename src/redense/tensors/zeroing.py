@@ -36,8 +36,7 @@ class Kept:
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
-        self._bits: Tensor | None = None
-        self._address, self._version = 0, -1
+        self._packed: tuple[int, Tensor] | None = None
         ordinary = type(mask) is Tensor and mask.is_cpu and not mask.is_inference()
         self._shape, self._count = mask.shape, mask.numel()
         self._stride = mask.stride() if ordinary and _gapless(mask) else None
@@ -54,10 +53,8 @@ class Kept:
         """
         if kernel is None or not self._fits(tensor):
             return zero_pruned_plain_(tensor, self.mask)
-        if self.mask._version != self._version:
-            self._pack()
-        threads = torch.get_num_threads()
-        kernel(tensor.data_ptr(), self._address, self._count, tensor.element_size(), threads)
+        bits, threads = self._bits(), torch.get_num_threads()
+        kernel(tensor.data_ptr(), bits.data_ptr(), self._count, tensor.element_size(), threads)
         increment_version(tensor)
         return tensor
 
@@ -68,10 +65,14 @@ class Kept:
             return False  # a subclass may have no memory
         return tensor.stride() == self._stride or (self._contiguous and tensor.is_contiguous())
 
-    def _pack(self) -> None:
-        in_memory = self.mask.as_strided((self._count,), (1,))
-        self._bits, self._version = pack_bits(in_memory), self.mask._version
-        self._address = self._bits.data_ptr()
+    def _bits(self) -> Tensor:
+        """The mask as it is now, a bit an element. Version and bits change together: another thread
+        may ask in the same moment."""
+        packed = self._packed
+        if packed is None or packed[0] != self.mask._version:
+            in_memory = self.mask.as_strided((self._count,), (1,))
+            self._packed = packed = (self.mask._version, pack_bits(in_memory))
+        return packed[1]
 
 
 def zero_pruned_(tensor: Tensor, mask: Tensor) -> Tensor:
