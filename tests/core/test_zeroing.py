@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from redense.tensors import zeroing
+from redense.tensors.packing import pack_bits, pack_bits_plain
 from redense.tensors.zeroing import Kept
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +142,15 @@ def test_a_mask_is_packed_once_and_again_when_it_was_written_to(monkeypatch):
     mask[0] = False
     assert kept.zero_(torch.ones(3)).tolist() == [0, 0, 1]
     assert packed == [3, 3]
+
+
+@given(st.lists(st.integers(0, 255), max_size=70), st.integers(0, 9))
+def test_any_bytes_are_packed_as_in_plain_torch(kept, start):
+    whole = torch.tensor([0] * start + kept, dtype=torch.uint8)
+    packed = pack_bits(whole[start:].view(torch.bool))
+    assert torch.equal(packed, pack_bits_plain(whole[start:]))
+    flags = [packed[number // 8] >> number % 8 & 1 for number in range(len(kept))]
+    assert flags == [byte != 0 for byte in kept]
 
 
 def test_masks_made_in_inference_mode_are_read_as_they_are():

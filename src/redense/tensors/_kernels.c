@@ -1,4 +1,5 @@
-/* The one loop that a sparse phase spends its time in: a tensor's bits, and a bit each that says which stay.
+/* The one loop that a sparse phase spends its time in: a tensor's bits, and a bit each that says which stay. And what
+ * makes those bits of a bool mask.
  *
  * A mask of one bit an element is an eighth of one of bytes, so that the loop takes no longer than changing the
  * tensor's signs. torch's fast multiplication first writes a bool mask out in the wider type. Optional: without it
@@ -69,11 +70,45 @@ static PyObject *zero_by_bits(PyObject *module, PyObject *const *arguments, Py_s
     Py_RETURN_NONE;
 }
 
+/* Eight bytes to a bit each, the first the lowest: whatever is set in a byte falls to its lowest bit, and the product
+ * brings the eight of them together in the top byte. */
+static uint8_t pack_eight(uint64_t bytes) {
+    bytes |= bytes >> 4;
+    bytes |= bytes >> 2;
+    bytes |= bytes >> 1;
+    return (uint8_t)((bytes & 0x0101010101010101) * 0x0102040810204080 >> 56);
+}
+
+static PyObject *pack_bits(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+    if (given != 3) return PyErr_Format(PyExc_TypeError, "pack_bits takes 3 arguments, got %zd", given);
+    const uint8_t *kept = PyLong_AsVoidPtr(arguments[0]);
+    uint8_t *bits = PyLong_AsVoidPtr(arguments[1]);
+    Py_ssize_t count = PyLong_AsSsize_t(arguments[2]);
+    if (PyErr_Occurred()) return NULL;
+    if (count > 0 && (!bits || !kept)) return PyErr_Format(PyExc_ValueError, "a tensor has no memory of its own");
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t eight = 0; eight < count / 8; eight++) {
+        uint64_t bytes;
+        memcpy(&bytes, kept + 8 * eight, 8);
+        bits[eight] = pack_eight(bytes);
+    }
+    if (count % 8) {
+        uint64_t bytes = 0;
+        memcpy(&bytes, kept + count - count % 8, (size_t)(count % 8));
+        bits[count / 8] = pack_eight(bytes);
+    }
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"zero_by_bits", (PyCFunction)(void (*)(void))zero_by_bits, METH_FASTCALL,
      "zero_by_bits(bits, kept, count, width, threads)\n\n"
      "Zero the elements of `width` bytes at address `bits` whose bit at address `kept` is 0, the first one's the\n"
      "lowest of its byte."},
+    {"pack_bits", (PyCFunction)(void (*)(void))pack_bits, METH_FASTCALL,
+     "pack_bits(kept, bits, count)\n\n"
+     "Write a bit for each byte at address `kept` to address `bits`: whether it is not 0."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -9,6 +9,11 @@ from torch import distributed as dist
 from .keys import chunk_size
 from .sharded import gather, lay_out, numels, shard_of
 
+try:
+    from ._kernels import pack_bits as kernel
+except ImportError:  # installed without a C compiler that knows OpenMP
+    kernel = None  # type: ignore[assignment]
+
 
 def pack(mask: Tensor) -> Tensor:
     """The mask as one bit per weight: uint8, ``ceil(n / 8)`` long, the first weight in the lowest
@@ -39,11 +44,20 @@ def unpack(packed: Tensor, like: Tensor) -> Tensor:
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """`pack` of what this rank has, a chunk at a time: eight bytes for a weight would be too many
-    for all. Any byte but zero is a True."""
+    """`pack` of what this rank has. Any byte but zero is a True."""
     flat = mask.reshape(-1).view(torch.uint8)
-    packed = torch.empty(-(-flat.numel() // 8), dtype=torch.uint8, device=mask.device)
-    size = chunk_size(mask.device)  # a multiple of eight
+    if kernel is None or not flat.is_cpu or type(flat) is not Tensor:
+        return pack_bits_plain(flat)
+    packed = torch.empty(-(-flat.numel() // 8), dtype=torch.uint8)
+    kernel(flat.data_ptr(), packed.data_ptr(), flat.numel())
+    return packed
+
+
+def pack_bits_plain(flat: Tensor) -> Tensor:
+    """The same in torch's own operations, of bytes (N,) on any device; a chunk at a time, for eight
+    bytes a weight would be too many for all."""
+    packed = torch.empty(-(-flat.numel() // 8), dtype=torch.uint8, device=flat.device)
+    size = chunk_size(flat.device)  # a multiple of eight
     for start in range(0, flat.numel(), size):
         part = flat[start : start + size].ne(0).view(torch.uint8)
         eights = torch.nn.functional.pad(part, (0, -part.numel() % 8)).view(torch.int64)
