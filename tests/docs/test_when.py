@@ -169,6 +169,6 @@ def test_the_search_on_wrong_labels_is_the_record_s():
 @pytest.mark.parametrize("file", STUDIED, ids=lambda file: file.parent.name)
 def test_a_frozen_contrast_names_its_seeds_and_how_it_was_chosen(file):
     frozen = json.loads(file.read_text("utf-8"))
-    assert len(frozen["seeds"]) >= 12 or "no verdict" in frozen["frozen"]
+    assert len(frozen["seeds"]) >= 12 or "had no time" in frozen["frozen"]
     assert "validation" in frozen["chosen"] or "untuned" in frozen["chosen"]
     assert {"contrast", "metric", "alpha", "command", "seen"} <= set(frozen)
