@@ -88,7 +88,7 @@ def model_card(
         ),
         "verdict": _quoted(verdict) if verdict else _NO_VERDICT,
         "licence": "\nMind: ".join([f"{in_words}.", *(f"{note}." for note in notes)]),
-        "precision": f" at {precision}" if precision != "32-true" else "",
+        "time": f"{record['seconds']:.0f} s{f' at {precision}' * (precision != '32-true')}",
         "versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
     }
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n{_text(record, words)}"))
@@ -139,7 +139,6 @@ sparse phase is the reason{words["verdict"]}
 
 Data: {data["name"]} ({sizes}), sha256 {data["sha256"]}. Of its licence: {words["licence"]}
 
-Trained in {record["seconds"]:.0f} s{words["precision"]} with {words["versions"]}, commit
-{record["commit"]}.
+Trained in {words["time"]} with {words["versions"]}, commit {record["commit"]}.
 Weights' sha256: {record["weights_sha256"]}.
 """
