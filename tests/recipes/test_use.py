@@ -80,6 +80,15 @@ def test_the_licence_of_every_packaged_set_is_known(trained_images):
     assert "license: mit\n" in model_card(record, config, "hub")
 
 
+def test_a_card_says_in_how_few_bits_a_network_was_trained(trained_images):
+    record = json.loads((trained_images.run / "record.json").read_text())
+    config = {"recipe": "images", **json.loads((trained_images.run / "network.json").read_text())}
+    assert record["precision"] == "32-true"
+    assert " s with redense " in model_card(record, config, "hub")
+    text = model_card(record | {"precision": "bf16-mixed"}, config, "hub")
+    assert " s at bf16-mixed with redense " in text
+
+
 def test_a_card_without_a_test_split_tells_the_validations_scores(trained_speech):
     record = json.loads((trained_speech.run / "record.json").read_text()) | {"test": {}}
     config = {"recipe": "speech", **json.loads((trained_speech.run / "network.json").read_text())}
