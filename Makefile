@@ -191,5 +191,5 @@ endef
 
 models-of-studies: setup
 	$(call models_of,fashion-mnist,dsd,fashion-mnist-vgg,--format onnx)
-	$(call models_of,captions-converged,dsd@0.8,emoji-converged)
+	$(call models_of,captions-converged,dsd@0.5,emoji-converged)
 	$(call models_of,digits,dsd,spoken-digits,--format onnx)

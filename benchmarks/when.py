@@ -29,6 +29,9 @@ STUDIES = {
     "vgg-noise40": "the same, 40 % of the labels wrong",
     "warm-start": "the same net, trained on 1,000 images, gone on with on 2,000",
     "fine-tune": "small net, trained on one artist's emoji, fine-tuned on 500 of another's",
+    "captions-converged": "NeuralTalk on emoji drawings, 30 + 20 epochs, the paper's rates",
+    "digits": "DeepSpeech 2, small, on strings of spoken digits, 16 + 10 epochs, the paper's rates",
+    "fashion-mnist": "VGG-like net with batch-norm and dropout, all 55,000 images, 8 + 8 epochs",
     "captions": "NeuralTalk on emoji drawings, skin tones among them",
     "speech": "DeepSpeech 2, small, on game dialogue",
 }

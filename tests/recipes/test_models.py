@@ -52,6 +52,24 @@ def test_the_captions_page_says_what_the_record_says():
             assert f" | {told[f'bleu4_nearest_{by}']:.1f} | " in line
 
 
+PAIRS = sorted({folder.name.removesuffix("-dense") for folder in MODELS if "-dense" in folder.name})
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_studys_two_networks_stand_side_by_side_on_the_page(name):
+    page = (MODELS[0].parents[1] / "docs" / "recipes.md").read_text("utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| `models/{name}-*` |"))
+    cells = line.strip("| ").split(" | ")
+    for method, said in zip(("dense", "dsd"), cells[2:], strict=True):
+        record = record_of(MODELS[0].parent / f"{name}-{method}")
+        assert record["method"].partition("@")[0] == method
+        assert record["seed"] == 0
+        decimals = len(said.partition(".")[2])
+        assert said == f"{record['test'][record['metric']['name']]:.{decimals}f}"
+        card = (MODELS[0].parent / f"{name}-{method}" / "README.md").read_text("utf-8")
+        assert "Does dense-sparse-dense" in card
+
+
 @pytest.mark.network
 @pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
 def test_eval_finds_the_accuracy_that_record_and_card_state(folder, redense):
