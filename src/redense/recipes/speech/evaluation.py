@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from redense.files.folders import say
 from redense.files.sound import BadAudioError
 from redense.recipes.inputs import Scores, choose_split
+from redense.recipes.speech import digits
 from redense.recipes.speech.alphabet import normalize
 from redense.recipes.speech.data import find
 from redense.recipes.speech.scores import Answer, error_rates
@@ -28,13 +31,14 @@ def evaluate(network: str, data: str, *, split: str | None = None) -> Scores:
     """
     folder = Path(network)
     transcriber = Transcriber(*restore(folder, "speech"), folder)
-    splits = find(data)
+    splits, frames = digits.read() if data == digits.NAME else (find(data), {})
     split = choose_split(splits, split, data)
     answers = []
-    for utterance in splits[split]:
+    for number, utterance in enumerate(splits[split]):
         text = normalize(utterance.text)
+        sound = torch.tensor(frames[split].frames(number)) if frames else utterance
         try:
-            sounds = transcriber.preprocess([utterance])
+            sounds = transcriber.preprocess([sound])
         except BadAudioError as error:
             say(f"left out: {error}")
             continue
