@@ -27,7 +27,7 @@ class Kept:
     """A mask, ready for many tensors of its shape: what a sparse phase has of each weight.
 
     >>> kept = Kept(torch.tensor([True, False]))
-    >>> kept.zero_(torch.tensor([1.0, math.nan]))
+    >>> kept.zero_(torch.tensor([1.0, float("nan")]))
     tensor([1., 0.])
 
     For the compiled kernel it is kept as one bit an element too, in the order of its memory; of a
