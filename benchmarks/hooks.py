@@ -3,7 +3,6 @@ timed where they run, inside the step."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import redense
 from redense import constraint
 
 from .measure import machine, seconds, spread
-from .workloads import OPTIMIZERS, WORKLOADS
+from .workloads import OPTIMIZERS, WORKLOADS, asked_for
 
 SPARSITY = 0.3
 _OURS = ("_before_step", "_after_step", "_after_others")
@@ -133,9 +132,5 @@ def hooks(workload: str, optimizer: str, rounds: int, steps: int = 3) -> dict[st
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", choices=WORKLOADS)
-    parser.add_argument("optimizer", choices=OPTIMIZERS)
-    parser.add_argument("--rounds", type=int, default=9)
-    chosen = parser.parse_args()
+    chosen = asked_for(__doc__)
     print(json.dumps(hooks(chosen.workload, chosen.optimizer, chosen.rounds)))

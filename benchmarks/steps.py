@@ -3,7 +3,6 @@ minutes."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import redense
 
 from .contenders import CONTENDERS, dense
 from .measure import machine, seconds, spread
-from .workloads import OPTIMIZERS, WORKLOADS
+from .workloads import OPTIMIZERS, WORKLOADS, asked_for
 
 SPARSITY = 0.3
 
@@ -80,9 +79,5 @@ def steps(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", choices=WORKLOADS)
-    parser.add_argument("optimizer", choices=OPTIMIZERS)
-    parser.add_argument("--rounds", type=int, default=9)
-    chosen = parser.parse_args()
+    chosen = asked_for(__doc__)
     print(json.dumps(steps(chosen.workload, chosen.optimizer, chosen.rounds)))

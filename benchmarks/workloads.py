@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -84,3 +85,12 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     ),
     "AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-5),
 }
+
+
+def asked_for(description: str | None) -> argparse.Namespace:
+    """The workload, optimizer and rounds that a measurement's command line names."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("optimizer", choices=OPTIMIZERS)
+    parser.add_argument("--rounds", type=int, default=9)
+    return parser.parse_args()

@@ -217,6 +217,14 @@ def test_the_speed_page_s_hooks_are_the_record_s():
             f"| {one['ratio']['median']:.2f} / {two['ratio']['median']:.2f} | {share:.1f} % |"
         )
         assert row in SPEED
+    each = [
+        1e6
+        * (run["seconds"]["redense"]["median"] - run["seconds"]["neg_"]["median"])
+        / run["tensors"]
+        for (name, threads), run in runs.items()
+        if threads == 1 and name.startswith(("ResNet", "transformer"))
+    ]
+    assert f"costs {min(each):.0f} to {max(each):.0f} microseconds" in SPEED
 
 
 def test_the_speed_page_s_growth_is_the_record_s():

@@ -85,6 +85,24 @@ def test_the_wheel_and_onnx_caption_alike(installed, tmp_path):
     assert "red" in said
 
 
+DIGITS_THROUGH_ONNX = """
+import onnxruntime, redense, sys, torch
+network = redense.load(sys.argv[1])
+frames = torch.randn(60, 13, generator=torch.Generator().manual_seed(0))
+session = onnxruntime.InferenceSession(sys.argv[1] + "/model.onnx")
+heard = network.preprocess(frames).data
+(found,) = session.run(None, {"frames": heard.numpy()})
+best = torch.tensor(found)[0].argmax(1).unique_consecutive().tolist()
+said = "".join(network.config["alphabet"][symbol - 1] for symbol in best if symbol)
+print([" ".join(said.split())] == network.predict(frames), bool(said))
+"""
+
+
+def test_the_wheel_and_onnx_hear_the_same_digits(installed, tmp_path):
+    model = ROOT / "models" / "spoken-digits-dsd"
+    assert run(installed, tmp_path, "-c", DIGITS_THROUGH_ONNX, str(model)) == "True True\n"
+
+
 def test_the_wheel_has_what_the_page_needs(installed, tmp_path):
     study = ROOT / "results" / "speech"
     run(installed, tmp_path, "-m", "redense", "report", study, "--out", "page.html")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,15 +59,19 @@ def test_every_phase_has_a_file_of_its_own_whatever_it_is_called(tmp_path):
 
 
 def _take_one(together, root):
-    together.wait()
+    together.wait(timeout=60)
     return str(next_folder("images", Path(root)))
 
 
 def test_trainings_that_start_together_have_a_folder_each(tmp_path):
-    with multiprocessing.Manager() as manager, multiprocessing.get_context("spawn").Pool(4) as pool:
+    spawned = ProcessPoolExecutor(4, multiprocessing.get_context("spawn"))
+    with (
+        multiprocessing.Manager() as manager,
+        spawned as pool,
+    ):  # one that dies ends it, unlike Pool
         for turn in range(30):
             together, root = manager.Barrier(4), str(tmp_path / f"{turn}")
-            taken = pool.starmap(_take_one, [(together, root)] * 4, chunksize=1)
+            taken = list(pool.map(_take_one, [together] * 4, [root] * 4))
             assert len(set(taken)) == 4
 
 

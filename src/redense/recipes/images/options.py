@@ -23,9 +23,9 @@ class ImageOptions:
             the shards or classes.txt). Shards, imagenet and folders that memory would not hold are
             streamed.
         data_root: where torchvision's data sets lie; default redense's cache folder.
-        model: small, vgg-small (the paper's kind, without batch-norm; --lr 0.02), vgg-small-bn (the
-            most accurate of the small ones), cifar-resnet20, cifar-resnet56 or any torchvision
-            classifier (resnet18, vgg16, googlenet, ...).
+        model: small, vgg-small (the paper's kind, without batch-norm; --lr 0.02), vgg-small-bn
+            (with batch-norm, wider), cifar-resnet20, cifar-resnet56 or any torchvision classifier
+            (resnet18, vgg16, googlenet, ...).
         init: trained weights to start from instead of a first dense phase: a .pt, .ckpt or
             .safetensors file with the model's keys, or pretrained for torchvision's published ones
             in the local cache.
