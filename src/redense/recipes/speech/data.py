@@ -105,10 +105,9 @@ def load(
         ValueError, FileNotFoundError: no such data, a split without a good utterance, bad data that
             shall stop.
     """
-    if name == digits.NAME:
-        splits, given = digits.read()
-    else:
-        splits, given = _complete(name, find(name)), {}
+    splits, given = find(name)
+    if not given:
+        splits = _complete(name, splits)
     if most is not None:
         order = torch.randperm(len(splits["train"]), generator=torch.Generator().manual_seed(0))[
             :most
@@ -156,8 +155,13 @@ def load(
     )
 
 
-def find(name: str) -> Splits:
-    """The utterances of a packaged set or a path by split, as they are written."""
+def find(name: str) -> tuple[Splits, dict[str, Sounds]]:
+    """The utterances of a packaged set or a path by split, as they are written; and their frames,
+    where the set has those instead of recordings."""
+    return digits.read() if name == digits.NAME else (_find_recordings(name), {})
+
+
+def _find_recordings(name: str) -> Splits:
     path = Path(name)
     if path.exists() or path.suffix in (".json", ".jsonl", ".csv", ".tsv") or "/" in name:
         return readers.read(path)

@@ -9,7 +9,6 @@ import torch
 from redense.files.folders import say
 from redense.files.sound import BadAudioError
 from redense.recipes.inputs import Scores, choose_split
-from redense.recipes.speech import digits
 from redense.recipes.speech.alphabet import normalize
 from redense.recipes.speech.data import find
 from redense.recipes.speech.scores import Answer, error_rates
@@ -31,7 +30,7 @@ def evaluate(network: str, data: str, *, split: str | None = None) -> Scores:
     """
     folder = Path(network)
     transcriber = Transcriber(*restore(folder, "speech"), folder)
-    splits, frames = digits.read() if data == digits.NAME else (find(data), {})
+    splits, frames = find(data)
     split = choose_split(splits, split, data)
     answers = []
     for number, utterance in enumerate(splits[split]):
