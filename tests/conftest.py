@@ -145,9 +145,12 @@ def own_pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def redense(capfd: pytest.CaptureFixture[str]):
-    """The command line, as ``redense("train", "images") -> Answer``."""
+def redense(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """The command line, as ``redense("train", "images") -> Answer``. The places that it imports a
+    user's file from end with the test: a random.py there would kill the next test's processes."""
     from redense.cli import main
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
     def run(*arguments: object) -> Answer:
         capfd.readouterr()
