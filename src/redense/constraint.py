@@ -269,7 +269,7 @@ class Constraint:
             hold_state(optimizer, held.weight, held.mask)
         _zero_weights(rewritten if exact else helds)
         for held in helds:
-            held.trust()
+            held.trust_weight()
         self._states[optimizer].trust()
 
     def _after_others(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -412,7 +412,7 @@ def _part_in(names: Iterable[str], copies: Container[str]) -> str:
 
 
 def _zero_weights(helds: Iterable[_Held]) -> None:
-    zero_all_pruned_(held.of_this_rank(held.weight) for held in helds)
+    zero_all_pruned_((held.of_this_rank(held.weight), held.kept) for held in helds)
 
 
 def _zero_written_weights(helds: Iterable[_Held]) -> None:
@@ -423,10 +423,11 @@ def _zero_written_weights(helds: Iterable[_Held]) -> None:
 
 
 def _zero_gradients(helds: Iterable[_Held]) -> None:
-    with_gradient = [held for held in helds if held.weight.grad is not None]
-    zero_all_pruned_(held.of_this_rank(held.gradient()) for held in with_gradient)
-    for held in with_gradient:
-        held.trust_gradient()
+    pairs = [(held, held.weight.grad) for held in helds]
+    given = [(held, _dense(gradient)) for held, gradient in pairs if gradient is not None]
+    zero_all_pruned_((held.of_this_rank(gradient), held.kept) for held, gradient in given)
+    for held, gradient in given:
+        held.trust_gradient(gradient)
 
 
 def _zero_changed_gradients(helds: Iterable[_Held]) -> list[_Held]:
@@ -437,10 +438,22 @@ def _zero_changed_gradients(helds: Iterable[_Held]) -> list[_Held]:
     return changed
 
 
-def _at_once(gradient: Tensor) -> bool:
-    """Whether gradients wait for each other, to be zeroed by a few launches. Not where ranks
-    exchange them: DDP and FSDP read them before the backward pass ends."""
-    return gradient.is_cuda and not (dist.is_available() and dist.is_initialized())
+def _at_once() -> bool:
+    """Whether a GPU's gradients wait for each other, to be zeroed by a few launches. Not where
+    ranks exchange them: DDP and FSDP read them before the backward pass ends."""
+    return not (dist.is_available() and dist.is_initialized())
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    if gradient.is_sparse:
+        raise NotImplementedError(
+            "a held weight got a sparse gradient; build its layer with sparse=False"
+        )
+    return gradient
+
+
+def _nothing() -> None:
+    """A gradient that there never was."""
 
 
 class _Held:
@@ -456,46 +469,39 @@ class _Held:
     ) -> None:
         self.constraint, self.name = constraint, name
         self.weight, self.mask, self.optimizers = weight, mask, optimizers
-        self._kept = Kept(shard_of(mask)[0])
+        self.kept = Kept(shard_of(mask)[0])
         self._distributed = is_sharded(weight)
-        self._masked: tuple[weakref.ref[Tensor], int] | None = None
+        self._masked: tuple[Callable[[], Tensor | None], int] = (_nothing, 0)
         self._seen = (-1, 0)
 
     def __call__(self, weight: Tensor) -> None:
-        if weight.grad is None:
+        gradient = weight.grad
+        if gradient is None:
             return
-        if _at_once(weight.grad):
+        if gradient.is_cuda and _at_once():
             self.constraint.zero_when_complete(self)
-        else:
-            gradient, kept = self.of_this_rank(self.gradient())
-            kept.zero_(gradient)
-            self.trust_gradient()
+            return
+        _dense(gradient)
+        self.kept.zero_(shard_of(gradient)[0] if self._distributed else gradient)
+        self.trust_gradient(gradient)
 
     def hold(self) -> None:
         _zero_weights([self])
         for optimizer in self.optimizers:
             hold_state(optimizer, self.weight, self.mask)
         _zero_gradients([self])
-        self.trust()
+        self.trust_weight()
 
-    def gradient(self) -> Tensor:
-        gradient = self.weight.grad
-        if gradient is None or gradient.is_sparse:
-            raise NotImplementedError(
-                "a held weight got a sparse gradient; build its layer with sparse=False"
-            )
-        return gradient
-
-    def of_this_rank(self, tensor: Tensor) -> tuple[Tensor, Kept]:
-        """This rank's part of the weight or of its gradient, and of the mask."""
-        return shard_of(tensor)[0] if self._distributed else tensor, self._kept
+    def of_this_rank(self, tensor: Tensor) -> Tensor:
+        """This rank's part of the weight or of its gradient."""
+        return shard_of(tensor)[0] if self._distributed else tensor
 
     def was_written_unseen(self) -> bool:
         """Whether a held weight is not zero though nobody is seen to have written to it."""
         if self.was_written():
             return False
         local = shard_of(self.weight)[0].detach()
-        return bool(local[~self._kept.mask].any())
+        return bool(local[~self.kept.mask].any())
 
     def was_written(self) -> bool:
         """Whether anything but the optimizer is seen to have written to the weight: a checkpoint,
@@ -505,20 +511,11 @@ class _Held:
     def gradient_was_changed(self) -> bool:
         """Whether there is a gradient, and it is not the one that was zeroed last."""
         gradient = self.weight.grad
-        if gradient is None:
-            return False
-        if self._masked is None:
-            return True
         known, version = self._masked
-        return known() is not gradient or version != gradient._version
-
-    def trust(self) -> None:
-        self.trust_weight()
-        self.trust_gradient()
+        return gradient is not None and (known() is not gradient or version != gradient._version)
 
     def trust_weight(self) -> None:
         self._seen = (self.weight._version, self.weight.data_ptr())
 
-    def trust_gradient(self) -> None:
-        gradient = self.weight.grad
-        self._masked = None if gradient is None else (weakref.ref(gradient), gradient._version)
+    def trust_gradient(self, gradient: Tensor) -> None:
+        self._masked = (weakref.ref(gradient), gradient._version)

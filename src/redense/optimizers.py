@@ -201,8 +201,11 @@ class KnownState:
         ]
 
     def _now(self) -> list[Tensor]:
-        state = self._optimizer.state
-        return [value for weight in self._weights for _, value in _tensors(state.get(weight, {}))]
+        states = filter(None, map(self._optimizer.state.get, self._weights))
+        values = [value for state in states for value in state.values()]
+        if any(isinstance(value, (dict, list, tuple)) for value in values):
+            return [value for _, value in _tensors(values)]
+        return [value for value in values if isinstance(value, Tensor)]
 
 
 def _elementwise(optimizer: Optimizer, weight: Tensor) -> Iterator[tuple[str, Tensor]]:

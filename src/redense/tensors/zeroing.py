@@ -36,7 +36,7 @@ class Kept:
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
-        self._packed: tuple[int, Tensor] | None = None
+        self._packed: tuple[int, int, Tensor] | None = None
         ordinary = type(mask) is Tensor and mask.is_cpu and not mask.is_inference()
         self._shape, self._count = mask.shape, mask.numel()
         self._stride = mask.stride() if ordinary and _gapless(mask) else None
@@ -51,28 +51,37 @@ class Kept:
         Raises:
             RuntimeError: the mask is of another shape or on another device.
         """
-        if kernel is None or not self._fits(tensor):
+        if not self._fits(tensor):
             return zero_pruned_plain_(tensor, self.mask)
-        bits, threads = self._bits(), torch.get_num_threads()
-        kernel(tensor.data_ptr(), bits.data_ptr(), self._count, tensor.element_size(), threads)
+        packed = self._packed
+        if packed is None or packed[0] != self.mask._version:
+            packed = self._pack()
+        kernel(
+            tensor.data_ptr(),
+            packed[1],
+            self._count,
+            tensor.element_size(),
+            torch.get_num_threads(),
+        )
         increment_version(tensor)
         return tensor
 
     def _fits(self, tensor: Tensor) -> bool:
         """Whether the tensor is this process's own bytes, without gaps and in the mask's order:
         what the kernel must not get wrong."""
-        if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.shape != self._shape:
+        if type(tensor) not in _PLAIN or kernel is None:
             return False  # a subclass may have no memory
+        if not tensor.is_cpu or tensor.shape != self._shape:
+            return False
         return tensor.stride() == self._stride or (self._contiguous and tensor.is_contiguous())
 
-    def _bits(self) -> Tensor:
-        """The mask as it is now, a bit an element. Version and bits change together: another thread
-        may ask in the same moment."""
-        packed = self._packed
-        if packed is None or packed[0] != self.mask._version:
-            in_memory = self.mask.as_strided((self._count,), (1,))
-            self._packed = packed = (self.mask._version, pack_bits(in_memory))
-        return packed[1]
+    def _pack(self) -> tuple[int, int, Tensor]:
+        """The mask as it is now, a bit an element: its version, their address and themselves, which
+        change together, for another thread may ask in the same moment."""
+        version = self.mask._version
+        bits = pack_bits(self.mask.as_strided((self._count,), (1,)))
+        self._packed = packed = (version, bits.data_ptr(), bits)
+        return packed
 
 
 def zero_pruned_(tensor: Tensor, mask: Tensor) -> Tensor:
