@@ -6,7 +6,8 @@ BIN := .venv/bin
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models models-of-studies \
 	results-images results-captions results-captions-converged results-speech results-digits results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
-	results-fine-tune results-images-converged results-fashion-mnist results-fashion-mnist-long
+	results-fine-tune results-images-converged results-fashion-mnist results-fashion-mnist-long \
+	results-images-default results-emoji-default
 
 setup: .venv/.ready
 
@@ -99,6 +100,13 @@ CAPTIONS = --data emoji-tones --seeds 9 --methods dense,lower_lr,pruned,random_d
 	--lr 0.001 --dropout 0.5 --beam 1 --least 3 --cnn-epochs 15
 results-captions: setup
 	$(call results,captions,captions,$(CAPTIONS))
+
+# the image recipe's default plan beside one cosine of the same epochs: about 15 and 10 minutes of one core
+DEFAULT = --seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu
+results-images-default: setup
+	$(call results,images-default,images,$(DEFAULT) --train-images 10000)
+results-emoji-default: setup
+	$(call results,emoji-default,images,$(DEFAULT) --data emoji-groups)
 
 # all of Fashion-MNIST with a wider network: about 20 minutes of one core a seed
 FASHION = --seeds 3 --methods dense,lower_lr,dsd --model vgg-small-bn --augment flip --precision bf16-mixed \

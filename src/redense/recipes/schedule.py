@@ -56,7 +56,7 @@ class Schedule:
     redense: int = 2
     sparsity: float | list[float] = 0.3
     passes: int = 1
-    sparse_lr: float | list[float] = 0.1
+    sparse_lr: float | list[float] = 1.0
     redense_lr: float | list[float] = 0.1
     decay: str = "cosine"
     mask: str = "magnitude"
