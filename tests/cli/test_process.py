@@ -13,8 +13,10 @@ import psutil
 import pytest
 import torch
 
+from redense import dsd
 from redense.cli import COMMANDS, main
 from redense.recipes import RECIPES
+from redense.recipes.schedule import Schedule
 
 front_door = sys.modules["redense.cli.main"]  # the module; the package's `main` is its function
 ROOT = Path(__file__).parents[2]
@@ -325,6 +327,11 @@ def test_one_pass_needs_one_flag(recipe, redense, desk):
         "sparse",
         "redense",
     ]
+
+
+def test_rates_that_no_recipe_names_are_those_of_dsd():
+    lengths = {"dense": 4, "sparse": 2, "redense": 2}
+    assert Schedule(**lengths).to_plan() == dsd(**lengths, decay="cosine")
 
 
 def test_a_dense_training_alone_is_a_plan(desk, redense):
