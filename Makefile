@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models models-of-studies \
 	results-images results-captions results-captions-converged results-speech results-digits results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
-	results-fine-tune results-images-converged results-fashion-mnist results-fashion-mnist-long \
+	results-fine-tune results-images-converged results-fashion-mnist \
 	results-images-default results-emoji-default
 
 setup: .venv/.ready
@@ -108,18 +108,11 @@ results-images-default: setup
 results-emoji-default: setup
 	$(call results,emoji-default,images,$(DEFAULT) --data emoji-groups)
 
-# all of Fashion-MNIST with a wider network: about 20 minutes of one core a seed
+# all of Fashion-MNIST, the network of models/fashion-mnist-vgg-dsd: about 20 minutes of one core a seed
 FASHION = --seeds 3 --methods dense,lower_lr,dsd --model vgg-small-bn --augment flip --precision bf16-mixed \
 	--accelerator cpu --dense 8 --sparse 4 --redense 4 --sparse-lr 1 --redense-lr 0.3 --sparsity 0.3
 results-fashion-mnist: setup
 	$(call results,fashion-mnist,images,$(FASHION))
-
-# the same network for 32 epochs on mirrored and shifted pictures, that of models/fashion-mnist-vgg-dsd: about 40
-# minutes of one core a seed
-FASHION_LONG = --seeds 3 --methods dense,lower_lr,dsd --model vgg-small-bn --augment flip-crop --precision bf16-mixed \
-	--accelerator cpu --dense 16 --sparse 8 --redense 8 --sparse-lr 1 --redense-lr 0.3 --sparsity 0.3
-results-fashion-mnist-long: setup
-	$(call results,fashion-mnist-long,images,$(FASHION_LONG))
 
 # captions trained out, at the paper's factors of the rate: about 80 minutes of one core
 CAPTIONS_CONVERGED = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,dsd,relearn --accelerator cpu \

@@ -57,7 +57,7 @@ def refuse(redense, tmp_path, monkeypatch):
         ("--sparsity -0.1", "sparsity must lie in [0, 1), got -0.1"),
         (
             "--sparsity much",
-            "--sparsity: expected a number or several with slashes between, as 0.5/0.25, got",
+            "--sparsity: expected a number or several with slashes or commas between, as",
         ),
         (
             "--sparsity [0.5,0.2]",

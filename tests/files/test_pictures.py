@@ -46,7 +46,17 @@ def for_captions(file):
     return read_image(file, SIDE).float()
 
 
-every_way = pytest.mark.parametrize("see", [in_memory, streamed, for_captions])
+def opened(file):
+    """As `for_captions`, of what its owner has opened."""
+    with Image.open(file) as picture:
+        before = picture.copy()
+        seen = read_image(picture, SIDE).float()
+        assert picture.tobytes() == before.tobytes()  # it stays as it was
+    return seen
+
+
+every_way = pytest.mark.parametrize("see", [in_memory, streamed, for_captions, opened])
+from_a_file = pytest.mark.parametrize("see", [in_memory, streamed, for_captions])
 
 
 @every_way
@@ -226,12 +236,31 @@ DAMAGED = {
 }
 
 
-@every_way
+@from_a_file
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_whatever_a_decoder_raises_names_the_file(tmp_path, damage, see):
     DAMAGED[damage](tmp_path / "number 7.png")
     with pytest.raises(ValueError, match=r"number 7\.png is not a whole image \(.*repair"):
         see(tmp_path / "number 7.png")
+
+
+@pytest.mark.parametrize("mode", ["HSV", "CMYK", "RGBa", "LA", "P"])
+def test_what_is_opened_may_be_of_any_mode(mode):
+    red = Image.new("RGBA", (4, 4), "red")
+    way = red if mode == "RGBa" else red.convert("LA" if mode == "LA" else "RGB")
+    seen = read_picture(way.convert(mode))
+    assert seen.convert("RGB").getpixel((0, 0))[0] > 50
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "locked.png")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "locked.png"))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied.*locked\.png"):
+        read_picture(tmp_path / "locked.png")
 
 
 def test_a_device_is_no_picture():

@@ -2,14 +2,19 @@
 
 import json
 import pickle
+import re
 import shutil
 
 import numpy as np
 import pyarrow
 import pytest
+import torch
 from conftest import CLASSES
 from pyarrow import parquet
 from trained_runs import write_captions, write_speech
+
+from redense.recipes.images.evaluation import _answers
+from redense.recipes.images.models import SmallNet
 
 
 def scores(answer):
@@ -147,3 +152,83 @@ def test_what_cannot_be_scored_is_one_line(trained_speech, trained_captions, pic
     assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
     answer = redense("eval", trained_speech.run, "--data", "none.jsonl")
     assert (answer.code, "none.jsonl" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--size", 0), "--size: must be at least 1, got 0"),
+        (("--size", -5), "--size: must be at least 1, got -5"),
+        (("--size", 10**6), "--size: must be at most 4096, got 1000000"),
+        (("--size", 10**20), "--size: expected a whole number"),
+        (("--batch", 0), "--batch: must be at least 1, got 0"),
+        (("--workers", -1), "--workers: must be at least 0, got -1"),
+        (("--device", "foo"), "device 'foo' cannot be used here"),
+        (("--model", "resnet18"), "knows its architecture; leave out model 'resnet18'"),
+        (("--data-root", "x"), "is no set of torchvision's; leave out data_root"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_one_line(flags, said, trained_images, own_pictures, redense):
+    answer = redense("eval", trained_images.run, "--data", own_pictures, *flags)
+    assert (answer.code, answer.err.count("\n") <= 2) == (2, True), answer.err
+    assert said in answer.err.splitlines()[-1]
+
+
+def test_a_size_that_the_network_does_not_take_is_named():
+    net = SmallNet(3, 1, 28)
+    with pytest.raises(ValueError, match=r"takes no 2 images of 3 px \(.*leave out --size"):
+        _answers(net, torch.zeros(2, 1, 3, 3))
+
+
+def test_a_folder_of_classes_has_no_splits_and_says_what_it_holds(
+    trained_images, own_pictures, tmp_path, redense
+):
+    def score(folder, *flags):
+        return redense("eval", trained_images.run, "--data", folder, "--workers", 0, *flags)
+
+    answer = score(own_pictures / "test")
+    assert (answer.code, "6 images of 3 classes" in answer.err) == (0, True)
+    answer = score(own_pictures / "test", "--split", "test")
+    assert (answer.code, "has no split 'test': its folders are classes" in answer.err) == (2, True)
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", own_pictures / "test" / "red"):
+        answer = score(folder)
+        assert (answer.code, "no folder of a class with a picture" in answer.err) == (2, True)
+
+
+def test_a_list_of_test_rows_alone_is_scored_and_what_is_held_out_is_said(
+    trained_images, forms, redense
+):
+    record = json.loads((trained_images.run / "record.json").read_text())
+    head, *rows = forms[1].read_text().splitlines()
+    for part, said in (("test", "6 images of test"), ("train", "are held out for it")):
+        kept = [row for row in rows if row.endswith(f",{part}")]
+        forms[1].write_text("\n".join([head, *kept]) + "\n")
+        answer = redense("eval", trained_images.run, "--data", forms[1], "--workers", 0)
+        assert (answer.code, said in answer.err) == (0, True), answer.err
+        if part == "test":
+            assert f"top-1  {record['test']['top1']:.2f} % right" in answer.out
+
+
+def test_what_has_no_words_is_left_out_by_name(trained_speech, trained_captions, tmp_path, redense):
+    folder = write_speech(tmp_path / "speech")
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    rows[0]["text"] = ""
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answer = redense("eval", trained_speech.run, "--data", folder)
+    assert (answer.code, f"{len(rows) - 1} recordings of test" in answer.err) == (0, True)
+    assert re.search(r"left out: .*\.wav has no text", answer.err)
+    pictures = write_captions(tmp_path / "captions")
+    (file,) = pictures.glob("*.json")
+    content = json.loads(file.read_text())
+    one = next(image for image in content["images"] if image["split"] == "test")
+    one["sentences"] = []
+    file.write_text(json.dumps(content))
+    answer = redense("eval", trained_captions.run, "--data", pictures)
+    assert f"1 images without a caption, left out: {one['filename']}" in answer.err
+    (pictures / "images" / one["filename"]).unlink()
+    for image in content["images"]:
+        if image["split"] == "test":
+            (pictures / "images" / image["filename"]).unlink(missing_ok=True)
+    answer = redense("eval", trained_captions.run, "--data", pictures)
+    assert (answer.code, "put them there, or correct the list" in answer.err) == (2, True)

@@ -57,6 +57,28 @@ def test_a_run_that_is_not_finished_loads_its_newest_checkpoint(trained, tmp_pat
     assert all(torch.equal(value, saved[key]) for key, value in loaded.items())
 
 
+def test_a_finished_run_without_its_weights_is_no_network(trained, tmp_path, redense):
+    run = shutil.copytree(trained.run, tmp_path / "run")
+    (run / "model.safetensors").unlink()
+    answer = redense("export", run, tmp_path / "hub")
+    assert (answer.code, "model.safetensors: no such file; copy" in answer.err) == (2, True)
+    assert not (tmp_path / "hub").exists()
+
+
+def test_what_needs_a_run_says_so_of_an_export(trained_images, tmp_path, redense):
+    assert redense("export", trained_images.run, tmp_path / "hub").code == 0
+    answer = redense("sensitivity", tmp_path / "hub")
+    assert (answer.code, "this needs the run's own folder" in answer.err) == (2, True)
+
+
+def test_pixels_are_divided_by_nothing_but_what_is_above_zero(trained_images, tmp_path, redense):
+    run = shutil.copytree(trained_images.run, tmp_path / "run")
+    about = json.loads((run / "network.json").read_text())
+    (run / "network.json").write_text(json.dumps({**about, "std": [0.0] * len(about["std"])}))
+    answer = redense("classify", run, trained_images.sample)
+    assert (answer.code, "network.json" in answer.err, "std" in answer.err) == (2, True, True)
+
+
 def test_an_export_never_takes_the_place_of_a_run(trained_images, redense, tmp_path):
     run = shutil.copytree(trained_images.run, tmp_path / "run")
     before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}

@@ -89,6 +89,15 @@ def test_a_card_says_in_how_few_bits_a_network_was_trained(trained_images):
     assert " s at bf16-mixed with redense " in text
 
 
+def test_a_card_of_a_dense_training_says_nothing_of_sparse_phases(trained_images):
+    record = read_record(trained_images.run / "record.json")
+    _, config = restore(trained_images.run)
+    _, _, card = model_card({**record, "plan": record["plan"][:1]}, config, "hub").split("---", 2)
+    assert "all weights free throughout" in card
+    assert "trained by\n[Dense-Sparse-Dense" not in card
+    assert "sparse phase" not in card
+
+
 def test_a_card_without_a_test_split_tells_the_validations_scores(trained_speech):
     record = json.loads((trained_speech.run / "record.json").read_text()) | {"test": {}}
     config = {"recipe": "speech", **json.loads((trained_speech.run / "network.json").read_text())}
@@ -146,6 +155,43 @@ def test_a_captioner_takes_features_too(trained_captions):
     network = package.load(trained_captions.run)
     features = network.preprocess(trained_captions.sample)
     assert network.predict(features) == network.predict(trained_captions.sample)
+    assert network.predict([]) == network.predict(features[:0]) == []
+    for odd in (features[:, 1:], features[0], features * float("nan")):
+        with pytest.raises(ValueError, match=r"features are \(N, \d+\) here, finite, got"):
+            network.predict(odd)
+    with pytest.raises(ValueError, match="beam must be at least 1, got 0"):
+        network.predict(features, beam=0)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("caption RUN a.png --beam 0", "--beam: must be at least 1, got 0"),
+        ("caption RUN a.png --beam 99999999999999999999", "--beam: expected a whole number"),
+        ("transcribe RUN a.wav --beam 0", "--beam: must be at least 1, got 0"),
+        ("transcribe RUN a.wav --lm-weight nan", "--lm-weight: must be at least 0, got nan"),
+        ("transcribe RUN a.wav --word-score 5", "--word-score is of the beam search, which needs"),
+        ("classify RUN a.png --top 0", "--top: must be at least 1, got 0"),
+        ("sensitivity RUN --tolerance nan", "--tolerance: must be at least 0, got nan"),
+        ("sensitivity RUN --tolerance -1", "--tolerance: must be at least 0, got -1"),
+        ("sensitivity RUN --levels abc", "several with slashes or commas between"),
+        ("sensitivity RUN --levels 0.5,2", "--levels: must be at most 1, got 2"),
+    ],
+)
+def test_a_number_that_cannot_be_is_one_line(command, said, redense):
+    answer = redense(*command.split())
+    assert (answer.code, answer.err.count("\n"), said in answer.err) == (2, 1, True), answer.err
+
+
+def test_a_picture_in_memory_keeps_its_transparency(trained_images, tmp_path):
+    network = package.load(trained_images.run)
+    picture = Image.new("P", (20, 20), 1)
+    picture.putpalette([255, 0, 0, 0, 0, 0])
+    picture.save(tmp_path / "clear.png", transparency=1)
+    by_name = network.preprocess(tmp_path / "clear.png")
+    with Image.open(tmp_path / "clear.png") as opened:
+        assert torch.equal(network.preprocess(opened), by_name)
+    assert not torch.equal(network.preprocess(Image.new("RGB", (20, 20))), by_name)
 
 
 def test_classify_prints_the_likeliest_classes(trained_images, tmp_path, redense):
@@ -155,7 +201,8 @@ def test_classify_prints_the_likeliest_classes(trained_images, tmp_path, redense
     (tmp_path / "notes.txt").write_text("no picture")
     files = [tmp_path / "b.jpg", tmp_path / "deep" / "a.png"]
     answer = redense("classify", trained_images.run, tmp_path, "--top", 2)
-    assert (answer.code, answer.err) == (0, "")
+    said = f"{tmp_path}: 1 files are not read as pictures: 1 .txt\n"
+    assert (answer.code, answer.err) == (0, said)
     assert [line.partition(": ")[0] for line in answer.out.splitlines()] == list(map(str, files))
     assert all(re.fullmatch(r".*: \w+ [\d.]+ %, \w+ [\d.]+ %", s) for s in answer.out.splitlines())
     lines = redense("classify", trained_images.run, *files, "--json").out.splitlines()

@@ -93,6 +93,10 @@ def test_where_there_is_no_plan_to_propose_the_reason_is_said(run):
         proposed_plan(strict, run.config.to_plan())
     with pytest.raises(ValueError, match=r"no layer bears 20 % at -1000 points; try lower levels"):
         proposed_plan(strict, PLAN)
+    (run.path / "sensitivity.toml").write_text("an earlier one's")
+    with pytest.raises(ValueError, match="holds nothing in any phase"):
+        save_plan(strict, run)
+    assert not (run.path / "sensitivity.toml").exists()
 
 
 def test_a_run_without_a_finished_first_phase_is_named(run):

@@ -16,7 +16,15 @@ def caption_command(arguments: list[str]) -> int:
         "a run of captions, what redense export made of one, or owner/name on the hub",
     )
     add_path(parser, "images", "image files, folders of them, or - for a pipe", nargs="+")
-    add_flag(parser, "beam", int | None, None, "sentences side by side; default as in the run")
+    add_flag(
+        parser,
+        "beam",
+        int | None,
+        None,
+        "sentences side by side; default as in the run",
+        least=1,
+        most=1000,
+    )
     add_flag(parser, "cnn_weights", str | None, None, "the CNN's weights; default as in the run")
     asked = parse(parser, arguments)
     from redense.files.folders import pictures_of

@@ -17,11 +17,9 @@ def classify_command(arguments: list[str]) -> int:
         "a run of images, what redense export made of one, or owner/name on the hub",
     )
     add_path(parser, "pictures", "image files, folders of them, or - for a pipe", nargs="+")
-    add_flag(parser, "top", int, 5, "classes per picture")
+    add_flag(parser, "top", int, 5, "classes per picture", least=1)
     parser.add_argument("--json", action="store_true", help="a line of JSON per picture")
     asked = parse(parser, arguments)
-    if asked.top < 1:
-        raise ValueError(f"--top must be at least 1, got {asked.top}")
     from redense.files.folders import pictures_of
     from redense.recipes.hub import local
     from redense.recipes.images.use import Classifier

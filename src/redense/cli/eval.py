@@ -30,9 +30,18 @@ def eval_command(arguments: list[str]) -> int:
     add_flag(parser, "split", str | None, None, "train, valid or test; default test, else valid")
     add_flag(parser, "data_root", str | None, None, "where torchvision's data sets of images lie")
     add_flag(parser, "model", str | None, None, "whose weights the file has; resnet50, say")
-    add_flag(parser, "size", int | None, None, "of the crop; default the run's, else 224")
-    add_flag(parser, "batch", int, 64, "images at a time")
-    add_flag(parser, "workers", int | None, None, "decoding processes; default one per core")
+    add_flag(
+        parser,
+        "size",
+        int | None,
+        None,
+        "of the crop; default the run's, else 224",
+        least=1,
+        most=4096,
+    )
+    add_flag(parser, "batch", int, 64, "images at a time", least=1)
+    processes = "decoding processes; default one per core"
+    add_flag(parser, "workers", int | None, None, processes, least=0, most=1024)
     add_flag(parser, "device", str | None, None, "cpu or cuda; default cuda where there is one")
     asked = parse(parser, arguments)
     from redense.recipes import RECIPES

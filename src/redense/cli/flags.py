@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
@@ -69,14 +70,27 @@ class Parser(argparse.ArgumentParser):
             add_flag(group, field.name, types[field.name], default, meanings.get(field.name, ""))
 
 
-def add_flag(parser: Any, name: str, kind: Any, default: Any, meaning: str) -> None:
-    """``--name`` of a type such as ``int | None``; its help says the default."""
+def add_flag(
+    parser: Any,
+    name: str,
+    kind: Any,
+    default: Any,
+    meaning: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+) -> None:
+    """``--name`` of a type such as ``int | None``; its help says the default.
+
+    Args:
+        least, most: between what a number must lie; one of them given, it must be finite too.
+    """
     usual = "" if default in (None, "") else f" (default: {_written(default)})"
     parser.add_argument(
         f"--{name.replace('_', '-')}",
         dest=name,
         default=default,
-        type=lambda text: convert(kind, text),
+        type=lambda text: _between(least, convert(kind, text), most),
         metavar=_METAVARS[_kinds(kind)[0]],
         help=f"{meaning}{usual}".replace("%", "%%"),
     )
@@ -113,6 +127,18 @@ def convert(kind: Any, text: str) -> Any:
         except ValueError:
             continue
     raise argparse.ArgumentTypeError(f"expected {_kind_name(kind)}, got {text!r}")
+
+
+def _between(least: float | None, value: Any, most: float | None) -> Any:
+    """The value, if it and every number in it lies between the two."""
+    if least is None and most is None:
+        return value
+    for number in value if isinstance(value, list) else [value]:
+        if not (math.isfinite(number) and (least is None or least <= number)):
+            raise argparse.ArgumentTypeError(f"must be at least {least:g}, got {number}")
+        if most is not None and number > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most:g}, got {number}")
+    return value
 
 
 def add_path(parser: Any, name: str, meaning: str, **more: Any) -> None:
@@ -155,6 +181,19 @@ def _home(text: str) -> str:
     return str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
 
 
+def _whole(text: str) -> int:
+    number = int(text)
+    if abs(number) > _MOST:
+        raise ValueError(text)
+    return number
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError(text)  # else the working folder
+    return Path(_home(text))
+
+
 def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(text)
@@ -166,12 +205,14 @@ def _list(text: str) -> list[float]:
     return [float(number) for number in inner.replace("/", ",").split(",")]
 
 
+_MOST = 2**53
+"""What JSON, floats and 64 bits hold exactly."""
 _CONVERT: dict[Any, Callable[[str], Any]] = {
     bool: _boolean,
-    int: int,
+    int: _whole,
     float: float,
     str: _home,
-    Path: lambda text: Path(_home(text)),
+    Path: _path,
     list[float]: _list,
 }
 _KIND_NAMES = {
@@ -180,9 +221,16 @@ _KIND_NAMES = {
     float: "a number",
     str: "text",
     Path: "a path",
-    list[float]: "several with slashes between, as 0.5/0.25",
+    list[float]: "several with slashes or commas between, as 0.5/0.25",
 }
-_METAVARS = {bool: "{true,false}", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+_METAVARS = {
+    bool: "{true,false}",
+    int: "N",
+    float: "X",
+    str: "TEXT",
+    Path: "PATH",
+    list[float]: "X,X,...",
+}
 
 
 def _kinds(kind: Any) -> list[Any]:

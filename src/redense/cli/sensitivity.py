@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redense.cli.flags import Parser, add_flag, add_path, convert, parse
+from redense.cli.flags import Parser, add_flag, add_path, parse
 
 
 def sensitivity_command(arguments: list[str]) -> int:
@@ -12,12 +12,10 @@ def sensitivity_command(arguments: list[str]) -> int:
         "How much pruning each layer of a run's dense network bears, on validation data.",
     )
     add_path(parser, "run", "a run folder whose first phase is finished")
-    parser.add_argument(
-        "--levels",
-        type=lambda text: convert(list[float], text),
-        help="shares of one layer to set to zero, with commas between them; default 0.2 to 0.9",
-    )
-    add_flag(parser, "tolerance", float, 0.5, "what a layer may cost, in the metric's unit")
+    shares = "shares of one layer to set to zero, with commas between them; default 0.2 to 0.9"
+    add_flag(parser, "levels", list[float] | None, None, shares, least=0, most=1)
+    cost = "what a layer may cost, in the metric's unit"
+    add_flag(parser, "tolerance", float, 0.5, cost, least=0)
     asked = parse(parser, arguments)
     from redense.recipes import build_task
     from redense.runs.folder import RunFolder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from redense.cli.flags import Parser, add_flag, add_path, parse
+from redense.cli.flags import Parser, add_flag, add_path, given, parse
 
 
 def transcribe_command(arguments: list[str]) -> int:
@@ -18,10 +18,15 @@ def transcribe_command(arguments: list[str]) -> int:
     )
     add_path(parser, "audio", "wav, flac, ogg, mp3, NIST sphere; any rate and channels", nargs="+")
     add_flag(parser, "lm", Path | None, None, "n-gram model (ARPA) for a beam search; else greedy")
-    add_flag(parser, "beam", int, 64, "hypotheses that the beam search keeps")
-    add_flag(parser, "lm_weight", float, 1.0, "of a word's log-probability in --lm")
-    add_flag(parser, "word_score", float, 1.0, "added for each word")
+    add_flag(parser, "beam", int, 64, "hypotheses that the beam search keeps", least=1, most=10**6)
+    add_flag(parser, "lm_weight", float, 1.0, "of a word's log-probability in --lm", least=0)
+    add_flag(parser, "word_score", float, 1.0, "added for each word", least=-1e6, most=1e6)
     asked = parse(parser, arguments)
+    idle = sorted(given(arguments) & {"beam", "lm_weight", "word_score"})
+    if idle and asked.lm is None:
+        raise ValueError(
+            f"--{idle[0].replace('_', '-')} is of the beam search, which needs --lm; pass that too"
+        )
     from redense.files.sound import BadAudioError
     from redense.recipes.hub import local
     from redense.recipes.speech.transcribe import transcribe

@@ -9,7 +9,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from redense.files.pictures import endings
@@ -76,9 +76,7 @@ def list_classes(folder: Path) -> dict[str, list[str]]:
                 files.append(file.path)
             else:
                 left_out[_kind(file)] += 1
-    if left_out:
-        counts = ", ".join(f"{many} {kind}" for kind, many in left_out.most_common())
-        say(f"{folder}: {left_out.total()} files are not read as pictures: {counts}")
+    _say_left_out(folder, left_out)
     empty = [name for name, files in pictures.items() if not files]
     if empty and len(empty) < len(pictures):
         say(f"{folder}: no classes, for they hold no picture: {', '.join(empty)}")
@@ -86,8 +84,11 @@ def list_classes(folder: Path) -> dict[str, list[str]]:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Every picture below a folder; hidden and tools' files are passed over, and what is none."""
-    return [Path(file.path) for file in _walk(folder, set()) if _kind(file) in endings()]
+    """Every picture below a folder; hidden and tools' files are passed over, and what else is none
+    is counted and said."""
+    files = list(_walk(folder, set()))
+    _say_left_out(folder, Counter(kind for kind in map(_kind, files) if kind not in endings()))
+    return [Path(file.path) for file in files if _kind(file) in endings()]
 
 
 class Piped(io.BytesIO):
@@ -97,22 +98,25 @@ class Piped(io.BytesIO):
         return "-"
 
 
-def pictures_of(paths: Iterable[Path]) -> Iterator[Path | Piped]:
+def pictures_of(paths: Sequence[Path]) -> Iterator[Path | Piped]:
     """Files as they are, of a folder every picture in it, and for ``-`` what comes through the
     pipe.
 
     Raises:
-        ValueError: a folder that holds none.
+        ValueError: a folder that holds none, before anything else is answered.
     """
+    listed = {path: list_pictures(path) for path in paths if path.is_dir()}
+    if empty := [str(path) for path, pictures in listed.items() if not pictures]:
+        raise ValueError(f"{empty[0]} holds no picture")
+    return _each(paths, listed)
+
+
+def _each(paths: Sequence[Path], listed: Mapping[Path, Sequence[Path]]) -> Iterator[Path | Piped]:
     for path in paths:
         if str(path) == "-":
             yield Piped(sys.stdin.buffer.read())
-        elif not path.is_dir():
-            yield path
-        elif pictures := list_pictures(path):
-            yield from pictures
         else:
-            raise ValueError(f"{path} holds no picture")
+            yield from listed.get(path, [path])
 
 
 def find(folder: Path, *patterns: str) -> list[Path]:
@@ -162,6 +166,12 @@ def plain_name(name: str, place: str | Path) -> str:
 def say(line: str) -> None:
     """Write a line to the terminal, beside what a command prints."""
     print(line, file=sys.stderr)
+
+
+def _say_left_out(folder: Path, kinds: Counter[str]) -> None:
+    if kinds:
+        counts = ", ".join(f"{many} {kind}" for kind, many in kinds.most_common())
+        say(f"{folder}: {kinds.total()} files are not read as pictures: {counts}")
 
 
 def _entries(folder: os.DirEntry[str] | Path) -> list[os.DirEntry[str]]:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Source = str | Path | IO[bytes] | Image.Image
+"""A file, or an open one, or what Pillow has opened."""
 
 _KINDS = (
     *("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "JXL", "JPEG2000", "MPO"),
@@ -18,7 +21,7 @@ _KINDS = (
 
 
 def read_picture(
-    source: str | Path | IO[bytes],
+    source: Source,
     mode: str = "RGB",
     *,
     name: str | None = None,
@@ -30,7 +33,6 @@ def read_picture(
     255 in each of RGB.
 
     Args:
-        source: a file, or an open one.
         mode: ``RGB``, or ``L`` for grey.
         name: what errors call it; default ``source``.
         upright: turned as its EXIF data say the camera was held; False leaves it as it is stored,
@@ -38,21 +40,26 @@ def read_picture(
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: the system does not let it be read.
         ValueError: a damaged picture, one too large, or levels without a known range.
     """
+    called = name or ("the picture" if isinstance(source, Image.Image) else source)
     if isinstance(source, (str, Path)) and not Path(source).is_file():
         raise FileNotFoundError(f"{source}: no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata
-            with Image.open(source, formats=_openable()) as image:
-                image.load()
+            image = _opened(source)
             seen = _eight_bits(_upright(image) if upright else image)
+            return seen if seen.mode == mode else seen.convert(mode)
     except Exception as error:  # decoders raise whatever they stumble over
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a permission, a broken disk: the file may be whole
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = f"none of {', '.join(_openable())}" if unknown else error
         raise ValueError(
-            f"{name or source} is not a whole image ({error}); repair or remove it"
+            f"{called} is not a whole image ({reason}); repair or remove it"
         ) from error
-    return seen if seen.mode == mode else seen.convert(mode)
 
 
 def middle(picture: Image.Image, most: int = 16) -> Image.Image:
@@ -80,6 +87,15 @@ def endings() -> frozenset[str]:
 def _openable() -> list[str]:
     Image.init()
     return [kind for kind in _KINDS if kind in Image.OPEN]
+
+
+def _opened(source: Source) -> Image.Image:
+    """All its pixels; of one that others have opened a copy, as it will be turned."""
+    if isinstance(source, Image.Image):
+        return source.copy()
+    with Image.open(source, formats=_openable()) as image:
+        image.load()
+    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -73,7 +73,8 @@ def read_checkpoint(file: Path) -> Any:
     except SafetensorError as error:
         raise BadWeightsError(file, f"{error}; it may be cut off") from error
     except Exception as error:  # a byte that changed surfaces as almost anything
-        raise BadWeightsError(file, error) from error
+        text = str(error) if " " in str(error) else "it is something else, or damaged"
+        raise BadWeightsError(file, text) from error
 
 
 def load_exactly(

@@ -50,6 +50,7 @@ def model_card(
     """
     recipe = RECIPES[config["recipe"]]
     plan = Plan.from_records(record["plan"])
+    held = any(phase.sparsity for phase in plan)
     name = f"{config['architecture']} on {record['data']['name']}"
     licence, in_words = _LICENCES.get(record["options"].get("data", ""), _UNKNOWN)
     split = "test" if record["test"] else "valid"
@@ -81,12 +82,13 @@ def model_card(
     words = {
         "name": name,
         "phases": ", ".join(phase.name for phase in plan),
+        "how": _SPARSE if held else _FREE,
         "table": _table(record),
         "scores": _scores(record),
         "programs": "\n\n".join(
             f"```python\n{program}```" for program in (recipe.example(config, folder), *programs)
         ),
-        "verdict": _quoted(verdict) if verdict else _NO_VERDICT,
+        "verdict": (_REASON if held else "") + (_quoted(verdict) if verdict else _NO_VERDICT),
         "licence": "\nMind: ".join([f"{in_words}.", *(f"{note}." for note in notes)]),
         "time": f"{record['seconds']:.0f} s{f' at {precision}' * (precision != '32-true')}",
         "versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
@@ -94,6 +96,10 @@ def model_card(
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n{_text(record, words)}"))
 
 
+_SPARSE = """It was trained by
+[Dense-Sparse-Dense training](https://arxiv.org/abs/1607.04381) with redense."""
+_FREE = "It was trained\nwith redense, all weights free throughout."
+_REASON = ", not whether the\nsparse phase is the reason"
 _NO_VERDICT = "; `redense prove` compares methods at equal budget."
 
 
@@ -127,13 +133,11 @@ def _text(record: Mapping[str, Any], words: Mapping[str, str]) -> str:
     sizes = ", ".join(f"{many} {split}" for split, many in data["sizes"].items())
     return f"""# {words["name"]}, trained {words["phases"]}
 
-A dense network: no mask, no wrapper, the architecture's ordinary keys. It was trained by
-[Dense-Sparse-Dense training](https://arxiv.org/abs/1607.04381) with redense.
+A dense network: no mask, no wrapper, the architecture's ordinary keys. {words["how"]}
 
 {words["table"]}
 
-{words["scores"]} One run, seed {record["seed"]}: it says how good this network is, not whether the
-sparse phase is the reason{words["verdict"]}
+{words["scores"]} One run, seed {record["seed"]}: it says how good this network is{words["verdict"]}
 
 {words["programs"]}
 

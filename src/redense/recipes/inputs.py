@@ -3,17 +3,13 @@ well it answered."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import torch
-from PIL import Image
 from torch import nn
 
-Picture = str | Path | Image.Image | io.BytesIO
 Input = TypeVar("Input")
 
 
@@ -46,18 +42,6 @@ def choose_split(splits: Mapping[str, Sized], wanted: str | None, data: str) -> 
 def as_list(inputs: Input | Sequence[Input]) -> list[Input]:
     """``"a.png"`` and ``["a.png"]`` are both ``["a.png"]``."""
     return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-
-
-def as_file(picture: Picture) -> Path | IO[bytes]:
-    """A picture in memory as a file, for there is one reader of pictures."""
-    if isinstance(picture, io.BytesIO):
-        return picture
-    if not isinstance(picture, Image.Image):
-        return Path(picture)
-    file = io.BytesIO()
-    picture.save(file, "TIFF")
-    file.seek(0)
-    return file
 
 
 @contextmanager

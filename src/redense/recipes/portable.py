@@ -125,7 +125,8 @@ def _write_onnx(part: Portable, file: Path, about: str) -> None:
 
 
 def _write_program(part: Portable, file: Path, about: str) -> None:
-    torch.export.save(_traced(part), file, extra_files={"config.json": about})
+    with file.open("wb") as opened:  # of a name that does not end in pt2 torch warns
+        torch.export.save(_traced(part), opened, extra_files={"config.json": about})
 
 
 def _read_onnx(file: Path) -> Callable[[Tensor], Tensor]:

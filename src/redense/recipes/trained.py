@@ -148,7 +148,8 @@ def _weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     file = folder / _WEIGHTS
     if file.is_file():
         return file, read_weights(file)
-    newest = RunFolder(folder).newest() if (folder / "checkpoints").is_dir() else None
+    finished, begun = (folder / "record.json").exists(), (folder / "checkpoints").is_dir()
+    newest = RunFolder(folder).newest() if begun and not finished else None
     if newest is None:
         raise FileNotFoundError(f"{file}: no such file; copy the folder whole")
     file, content = newest

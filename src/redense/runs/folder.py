@@ -75,7 +75,15 @@ class RunFolder:
     def config(self) -> RunConfig:
         """What `create` stored."""
         file = self.path / "config.json"
-        return RunConfig.from_json(read_text(file), file)
+        text = read_text(file)
+        try:
+            return RunConfig.from_json(text, file)
+        except ValueError as error:
+            if '"architecture"' not in text:
+                raise
+            raise ValueError(
+                f"{self.path} is what redense export made of a run; this needs the run's own folder"
+            ) from error
 
     @property
     def record(self) -> Path:

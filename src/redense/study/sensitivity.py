@@ -146,8 +146,14 @@ def save(measured: Sensitivity, run: RunFolder) -> list[Path]:
 
 
 def save_plan(measured: Sensitivity, run: RunFolder) -> Path:
-    """sensitivity.toml in the run's folder: the proposal as a plan for ``redense train --plan``."""
+    """sensitivity.toml in the run's folder: the proposal as a plan for ``redense train --plan``.
+    Where there is none, none of an earlier measurement stays.
+
+    Raises:
+        ValueError: as `proposed_plan`.
+    """
     file = run.path / "sensitivity.toml"
+    file.unlink(missing_ok=True)
     write_text(file, proposed_plan(measured, run.config.to_plan()).to_toml() + "\n")
     return file
 

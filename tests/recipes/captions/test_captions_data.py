@@ -72,7 +72,7 @@ def test_karpathys_json_is_read(tmp_path, name, images):
         assert [p.split for p in found.pictures] == ["train"] * 12 + ["valid"] * 6 + ["test"] * 3
         assert found.pictures[1].captions == (("a", "green", "square"), ("this", "is", "green"))
         assert found.pictures[12].file == folder / images / "val0.png"
-        readers.check_images(found.pictures)
+        readers.check_images(found.pictures, "")
 
 
 def test_cocos_caption_json_is_read(tmp_path):

@@ -257,7 +257,7 @@ def test_cocos_images_are_found_where_its_zips_unpack(tmp_path):
     for number, part in enumerate(("train2017", "val2017"), start=1):
         (tmp_path / "images" / part).mkdir(parents=True)
         (tmp_path / "images" / part / f"{number:012}.jpg").touch()
-    readers.check_images(readers.read(str(tmp_path)).pictures)
+    readers.check_images(readers.read(str(tmp_path)).pictures, "")
 
 
 # text
@@ -305,7 +305,7 @@ def test_a_picture_is_found_however_the_list_spells_it(tmp_path, said):
         Image.new("RGB", (4, 4)).save(tmp_path / "images" / name)
     (tmp_path / "captions.txt").write_text(f"image,caption\n{rows}{said},a cat\n", "utf-8")
     pictures = readers.read(str(tmp_path)).pictures
-    readers.check_images(pictures)
+    readers.check_images(pictures, "")
     assert len(pictures) == 5
 
 

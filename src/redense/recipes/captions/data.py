@@ -134,8 +134,6 @@ def load(
             name and count.
     """
     found = readers.read(name, images)
-    for reason, names in found.left_out.items():
-        say(f"{found.name}: {len(names)} {reason}, left out: {readers.some(names)}")
     parts = {
         kind: [p for p in found.pictures if p.split == kind] for kind in ("train", "valid", "test")
     }
@@ -153,7 +151,7 @@ def load(
         matrix = read_features(file, 1 + max(picture.column for picture in found.pictures))
         matrix = matrix[[picture.column for picture in found.pictures]]
     else:
-        readers.check_images(found.pictures)
+        readers.check_images(found.pictures, "--images names their folder")
         network = (
             _word_cnn(parts["train"], vocabulary, epochs, upright)
             if cnn in (None, "words")

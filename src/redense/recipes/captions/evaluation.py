@@ -39,7 +39,7 @@ def evaluate(network: str, data: str, *, split: str | None = None) -> Scores:
         columns = [picture.column for picture in pictures]
         features = read_features(found.features, 1 + max(columns))[columns]
     else:
-        readers.check_images(pictures)
+        readers.check_images(pictures, "put them there, or correct the list")
         features = captioner.preprocess([picture.file for picture in pictures])
     said = captioner.predict(features)
     references = [[" ".join(words) for words in picture.captions] for picture in pictures]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from redense import datasets
 from redense.files.names import near
-from redense.files.pictures import read_picture
+from redense.files.pictures import Source, read_picture
 from redense.files.weights import load_exactly, read_weights
 from redense.runs.checkpoints import copy_whole, write_text, write_whole
 from redense.runs.weights import weights_sha256
@@ -115,7 +115,7 @@ def _headless(network: nn.Module, name: str) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def read_image(file: Path, size: int, upright: bool = True) -> Tensor:
+def read_image(file: Source, size: int, upright: bool = True) -> Tensor:
     """An image squeezed into a square of ``size``, as NeuralTalk does: (3, size, size) uint8."""
     picture = read_picture(file, upright=upright)
     return T.resize(T.pil_to_tensor(picture), [size, size], antialias=True)
@@ -132,8 +132,8 @@ def read_images(files: Sequence[Path], size: int, upright: bool = True) -> Tenso
 
 
 @torch.inference_mode()
-def extract(cnn: Cnn, files: Sequence[Path], batch: int = 32) -> Tensor:
-    """Features (N, F) of image files, in batches, with a progress bar."""
+def extract(cnn: Cnn, files: Sequence[Source], batch: int = 32) -> Tensor:
+    """Features (N, F) of images, in batches, with a progress bar."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = cnn.network.to(device).eval()
     mean, std = (

@@ -64,7 +64,7 @@ class _Said:
 
 
 def read(data: str, images: Path | None = None) -> Annotations:
-    """The annotations of a packaged set, a folder or a file.
+    """The annotations of a packaged set, a folder or a file; what is left out is said.
 
     Args:
         data: a packaged set (``emoji``); a JSON file in Karpathy's or COCO's form; Flickr's
@@ -92,6 +92,8 @@ def read(data: str, images: Path | None = None) -> Annotations:
     if said is None:
         said = _read_coco([(file, _read_json(file)) for file in files], images or folder)
     pictures, left_out = _photographs(said, files[0])
+    for reason, names in left_out.items():
+        say(f"{path.stem}: {len(names)} {reason}, left out: {some(names)}")
     features = folder / "vgg_feats.mat"
     return Annotations(
         path.stem,
@@ -101,13 +103,12 @@ def read(data: str, images: Path | None = None) -> Annotations:
     )
 
 
-def check_images(pictures: Sequence[Picture]) -> None:
+def check_images(pictures: Sequence[Picture], remedy: str) -> None:
     """Raise FileNotFoundError that names the first missing images and counts all."""
     missing = [picture.file for picture in pictures if not picture.file.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(pictures)} images are missing: {some(missing)}; --images "
-            "names their folder"
+            f"{len(missing)} of {len(pictures)} images are missing: {some(missing)}; {remedy}"
         )
 
 

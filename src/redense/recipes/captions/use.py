@@ -9,14 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from redense.files.folders import Piped
+from redense.files.pictures import Source
 from redense.recipes.captions.decoding import beam_search, greedy
 from redense.recipes.captions.features import Cnn, extract, kept_cnn, torchvision_cnn
 from redense.recipes.captions.models import NeuralTalk
 from redense.recipes.captions.word_cnn import word_cnn
-from redense.recipes.inputs import Picture, answering, as_file, as_list
+from redense.recipes.inputs import answering, as_list
 from redense.recipes.trained import restore
 
 
@@ -33,10 +35,12 @@ class Captioner:
     folder: Path
     cnn_weights: str | None = None
 
-    def preprocess(self, pictures: Picture | Sequence[Picture]) -> Tensor:
+    def preprocess(self, pictures: Source | Sequence[Source]) -> Tensor:
         """Features (N, F) of files or PIL images."""
-        files = [as_file(picture) for picture in as_list(pictures)]
-        features = extract(self.cnn, cast("list[Path]", files))
+        listed = as_list(pictures)
+        if not listed:
+            return torch.zeros(0, self.config["features"])
+        features = extract(self.cnn, listed)
         if features.shape[1] != self.config["features"]:
             raise ValueError(
                 f"the CNN gives {features.shape[1]} features, the network in {self.folder} reads "
@@ -45,11 +49,19 @@ class Captioner:
         return features
 
     def predict(
-        self, pictures: Picture | Sequence[Picture] | Tensor, beam: int | None = None
+        self, pictures: Source | Sequence[Source] | Tensor, beam: int | None = None
     ) -> list[str]:
         """What each picture, or row of features (N, F), shows: ``["a red square"]``."""
         features = pictures if isinstance(pictures, Tensor) else self.preprocess(pictures)
-        width, most = beam or self.config["beam"], self.config["most_words"]
+        reads = self.config["features"]
+        if features.ndim != 2 or features.shape[1] != reads or not features.isfinite().all():
+            raise ValueError(f"features are (N, {reads}) here, finite, got {_said(features)}")
+        if not len(features):
+            return []
+        width = self.config["beam"] if beam is None else beam
+        if width < 1:
+            raise ValueError(f"beam must be at least 1, got {width}")
+        most = self.config["most_words"]
         with answering(self.network):
             if width == 1:
                 said = greedy(self.network, features, most)
@@ -82,6 +94,10 @@ class Captioner:
         if self.cnn_weights is None and kept.is_file():
             return kept_cnn(name, kept, size, weights == "pretrained", upright)
         return torchvision_cnn(name, self.cnn_weights or weights, size, upright)
+
+
+def _said(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)}{'' if tensor.isfinite().all() else ' with NaN or infinity'}"
 
 
 def caption(

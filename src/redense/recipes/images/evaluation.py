@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from redense import datasets
 from redense.files.folders import list_classes, say, split_folders
@@ -19,7 +19,7 @@ from redense.recipes.images.folders import (
     Source,
     StreamedData,
     by_class,
-    complete,
+    complete_and_say,
     few,
     is_list,
     list_pictures,
@@ -79,9 +79,16 @@ def evaluate(
     Raises:
         FileNotFoundError, ValueError: no such network or data; classes that are not the network's.
     """
+    where = _device(device)
+    if model is not None and Path(network).is_dir():
+        raise ValueError(f"{network} knows its architecture; leave out model {model!r}")
     if Path(data).is_dir() or is_list(Path(data)):
+        if data_root is not None:
+            raise ValueError(f"data {data} is no set of torchvision's; leave out data_root")
         net, images, batches = _streamed(network, Path(data), split, model, size, batch, workers)
     elif data in datasets.names() or torchvision_class(data) is not None:
+        if workers is not None:
+            raise ValueError(f"data {data} is held in memory; leave out workers {workers}")
         root = Path(data_root) if data_root else None
         net, images, batches = _named(network, data, root, split, model, size, batch)
     else:
@@ -90,18 +97,40 @@ def evaluate(
             "with them, a .csv list, a folder of Parquet shards, a torchvision class such as "
             f"CIFAR10, or {', '.join(datasets.names())}"
         )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     net = net.to(device=where, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     top1 = top5 = 0
     with torch.inference_mode():
         for pixels, labels in batches:
-            logits, _ = models.logits_and_auxiliary(net(pixels.to(where)))
+            logits = _answers(net, pixels.to(where))
             right = logits.topk(min(5, logits.shape[1])).indices.cpu() == labels.view(
                 -1, 1
             )  # (B, 5)
             top1 += int(right[:, 0].sum())
             top5 += int(right.sum())
     return Accuracy(images, top1, top5)
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, if this machine can use it."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).sum().item()
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}); cpu can") from error
+    return device
+
+
+def _answers(net: nn.Module, pixels: Tensor) -> Tensor:
+    try:
+        logits, _ = models.logits_and_auxiliary(net(pixels))
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"the network takes no {len(pixels)} images of {pixels.shape[-1]} px ({reason}); leave "
+            "out --size, or pass another --size or --batch"
+        ) from error
+    return logits
 
 
 def _named(
@@ -179,17 +208,26 @@ def _pictures(
         data = open_shards(path, 0, classes=known, valid_share=valid_share)
         parts, classes = {"train": data.train, "valid": data.valid, "test": data.test}, data.classes
     elif is_list(path) or "train" in split_folders(path):
-        splits, classes = list_pictures(path, known)
-        train, valid, test = complete(str(path), splits, None, valid_share)
-        parts = {"train": train, "valid": valid, "test": test}
+        parts, classes = list_pictures(path, known)
+        if "train" in parts:
+            train, valid, test = complete_and_say(str(path), parts, None, valid_share)
+            parts = {"train": train, "valid": valid, "test": test}
     elif folders := split_folders(path):
         listed = {split: list_classes(folder) for split, folder in folders.items()}
         classes = known or tuple(sorted(set().union(*listed.values())))
         parts = {split: by_class(pictures, classes) for split, pictures in listed.items()}
     else:
         pictures = list_classes(path)
+        if not pictures:
+            raise ValueError(f"data {str(path)!r} has no folder of a class with a picture in it")
+        if wanted is not None:
+            raise ValueError(
+                f"data {str(path)!r} has no split {wanted!r}: its folders are classes; leave it out"
+            )
         classes = known or tuple(pictures)
-        return by_class(pictures, classes), classes
+        found = by_class(pictures, classes)
+        say(f"{len(found):,} images of {len(pictures)} classes")
+        return found, classes
     chosen = choose_split(parts, wanted, str(path))
     say(f"{len(parts[chosen]):,} images of {chosen}")
     return parts[chosen], classes

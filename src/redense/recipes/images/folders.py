@@ -156,13 +156,16 @@ def list_pictures(
     Args:
         path: a folder with ``train/``, perhaps ``val/`` and ``test/``, of one folder per class; or
             a CSV or TSV with the columns path, label and split.
-        classes: that labels shall count; default those of the training pictures.
+        classes: that labels shall count; default those of the training pictures, which a list need
+            not have where these are given.
 
     Raises:
         ValueError, FileNotFoundError: no such data, no training picture, or a class that training
             has not, by name.
     """
     named = _rows_of_list(path) if is_list(path) else _rows_of_folder(path)
+    if not named["train"] and not classes:
+        raise ValueError(f"{path} has no row with split=train")
     classes = classes or tuple(sorted({label for _, label in named["train"]}))
     return {split: by_name(rows, classes) for split, rows in named.items() if rows}, classes
 
@@ -323,8 +326,6 @@ def _rows_of_list(path: Path) -> dict[str, list[tuple[str, str]]]:
         named[str(split)].append((file, plain_name(row["label"], path)))
     if unlabelled:
         say(f"{path}: {unlabelled} rows without a label are left out")
-    if not named["train"]:
-        raise ValueError(f"{path} has no row with split=train")
     if shared := {path for path, _ in named["train"]} & {path for path, _ in named["valid"]}:
         say(f"{path}: {len(shared)} images are trained on and validate too, {min(shared)} first")
     return named

@@ -238,7 +238,7 @@ class Description(TypedDict):
     size: Annotated[int, Meta(ge=1, le=2**16)]
     resize: Annotated[int, Meta(ge=1, le=2**16)]
     mean: list[Number]
-    std: list[Number]
+    std: list[Annotated[float, Meta(gt=0, le=1e9)]]
     valid_share: NotRequired[Number | None]
     upright: NotRequired[bool]
     transform_input: NotRequired[bool]

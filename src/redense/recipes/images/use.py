@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from redense.files.pictures import middle, read_picture
+from redense.files.pictures import Source, middle, read_picture
 from redense.recipes.images import models
 from redense.recipes.images.folders import Files, StreamedData, resized
 from redense.recipes.images.streams import Collate, crops
-from redense.recipes.inputs import Picture, answering, as_file, as_list
+from redense.recipes.inputs import answering, as_list
 
 _AT_ONCE = 64
 
@@ -35,7 +35,7 @@ class Classifier:
     config: Mapping[str, Any]
     folder: Path
 
-    def preprocess(self, pictures: Picture | Sequence[Picture]) -> Tensor:
+    def preprocess(self, pictures: Source | Sequence[Source]) -> Tensor:
         """Pixels (B, channels, size, size) of files or PIL images: as in evaluation, a centre crop,
         normalised."""
         expected = seen_by(self.config)
@@ -43,15 +43,13 @@ class Classifier:
         mode = "L" if expected.channels == 1 else "RGB"
         items: list[tuple[Tensor, int] | str] = []
         for picture in as_list(pictures):
-            whole = read_picture(as_file(picture), mode, upright=expected.upright)
+            whole = read_picture(picture, mode, upright=expected.upright)
             seen = np.array(cropped(middle(whole)))
             items.append((torch.from_numpy(seen).view(*seen.shape[:2], -1), 0))
         pixels, _ = cast("tuple[Tensor, Tensor]", Collate(expected)(items))
         return pixels
 
-    def predict(
-        self, pictures: Picture | Sequence[Picture], top: int = 5
-    ) -> list[dict[str, float]]:
+    def predict(self, pictures: Source | Sequence[Source], top: int = 5) -> list[dict[str, float]]:
         """The likeliest classes of each picture with their shares (softmax), the first one first:
         ``[{"cat": 0.91, "dog": 0.06}]``."""
         if top < 1:

@@ -35,15 +35,17 @@ def evaluate(network: str, data: str, *, split: str | None = None) -> Scores:
     answers = []
     for number, utterance in enumerate(splits[split]):
         text = normalize(utterance.text)
+        if not text:
+            say(f"left out: {utterance.audio} has no text")
+            continue
         sound = torch.tensor(frames[split].frames(number)) if frames else utterance
         try:
             sounds = transcriber.preprocess([sound])
         except BadAudioError as error:
             say(f"left out: {error}")
             continue
-        if text:
-            said = transcriber.read(sounds)[0]
-            answers.append(Answer(utterance._replace(text=text), said))
+        said = transcriber.read(sounds)[0]
+        answers.append(Answer(utterance._replace(text=text), said))
     if not answers:
         raise ValueError(f"data {data!r} has no recording with a text that can be used")
     say(f"{len(answers)} recordings of {split}")

@@ -202,7 +202,7 @@ class Description(TypedDict):
     sizes: Sizes
     normalize: str
     mean: NotRequired[list[Number]]
-    std: NotRequired[list[Number]]
+    std: NotRequired[list[Annotated[float, Meta(gt=0, le=1e9)]]]
 
 
 DESCRIPTION = Kind(Description, "description of a network", "restore it from where it came")

@@ -52,8 +52,10 @@ class Transcriber:
     def _frames(self, sound: Sound) -> Tensor:
         bins = self.config["bins"]
         if isinstance(sound, Tensor):
-            if sound.ndim != 2 or sound.shape[1] != bins:
+            if sound.ndim != 2 or sound.shape[1] != bins or not len(sound):
                 raise ValueError(f"frames are (T, {bins}) here, got {tuple(sound.shape)}")
+            if not sound.isfinite().all():
+                raise ValueError("frames hold NaN or infinity; leave those out")
             return sound.float()
         if bins != BINS:
             raise ValueError(
