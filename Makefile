@@ -7,7 +7,7 @@ BIN := .venv/bin
 	results-images results-captions results-captions-converged results-speech results-digits results-search \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged results-fashion-mnist \
-	results-images-default results-emoji-default
+	results-images-default results-images-default-first results-emoji-default
 
 setup: .venv/.ready
 
@@ -102,11 +102,16 @@ results-captions: setup
 	$(call results,captions,captions,$(CAPTIONS))
 
 # the image recipe's default plan beside one cosine of the same epochs: about 15 and 10 minutes of one core
-DEFAULT = --seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu
+DEFAULT = --first-seed 12 --seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu
 results-images-default: setup
 	$(call results,images-default,images,$(DEFAULT) --train-images 10000)
 results-emoji-default: setup
 	$(call results,emoji-default,images,$(DEFAULT) --data emoji-groups)
+
+# the same at the rates that were tried first
+results-images-default-first: setup
+	$(call results,images-default-first,images,--seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu \
+		--train-images 10000 --dense 4 --sparse 2 --redense 2 --sparse-lr 1 --redense-lr 0.3)
 
 # all of Fashion-MNIST, the network of models/fashion-mnist-vgg-dsd: about 20 minutes of one core a seed
 FASHION = --seeds 3 --methods dense,lower_lr,dsd --model vgg-small-bn --augment flip --precision bf16-mixed \

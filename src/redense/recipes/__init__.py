@@ -185,7 +185,12 @@ RECIPES = {
             ("data", "data_root", "init"),
             "Classifier",
             "image-classification",
-            schedule={"redense_lr": 0.3},  # at 0.1 eight epochs are worse than one cosine of eight
+            schedule={  # lower rates and shorter ends are worse than one cosine of eight epochs
+                "dense": 2,
+                "sparse": 2,
+                "redense": 4,
+                "redense_lr": 1.0,
+            },
             presets="PRESETS",
         ),
         Recipe(
