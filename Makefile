@@ -102,11 +102,12 @@ results-captions: setup
 	$(call results,captions,captions,$(CAPTIONS))
 
 # the image recipe's default plan beside one cosine of the same epochs: about 15 and 10 minutes of one core
-DEFAULT = --first-seed 12 --seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu
+DEFAULT = --first-seed 12 --seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu \
+	--dense 2 --sparse 2 --redense 4 --sparse-lr 1 --redense-lr 1
 results-images-default: setup
 	$(call results,images-default,images,$(DEFAULT) --train-images 10000)
 results-emoji-default: setup
-	$(call results,emoji-default,images,$(DEFAULT) --data emoji-groups)
+	$(call results,emoji-default,images,$(DEFAULT) --data emoji-groups --size 32)
 
 # the same at the rates that were tried first
 results-images-default-first: setup
