@@ -1,6 +1,7 @@
 """docs/when.md says what the committed records say."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is no part of the package
 
-from benchmarks.when import RESULTS, STUDIES, committed, tables
+from benchmarks.when import RESULTS, STUDIES, _interval, _paired, committed, tables
+from redense.recipes import RECIPES
+from redense.recipes.schedule import Schedule
 from redense.study.folder import records
 from redense.study.summary import summarize_records
 
@@ -150,6 +153,30 @@ def test_trained_out_captions_and_digits_are_the_records(regimes):
     assert digits.interval[0] < 0 < digits.interval[1]
     assert f"(`digits`, 7 seeds) have {-digits.mean:.1f} points more word errors, not" in page
     assert f"| {-digits.mean:+.1f} points of word errors, not measurable | 7 |" in README
+
+
+def test_the_default_beside_one_cosine_is_the_records(regimes):
+    page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    for name, data in (
+        ("images-default", "Fashion-MNIST, 10,000 pictures"),
+        ("emoji-default", "colour drawings of emoji in 9 groups, 32 px"),
+        ("images-default-first", "(Fashion-MNIST, 10,000 pictures)"),
+    ):
+        summary = regimes[name].summary
+        mine, other = summary.scores["dsd"], summary.scores["longer"]
+        assert mine.keys() == other.keys()
+        means = [sum(scores.values()) / len(scores) for scores in (mine, other)]
+        apart = _interval(_paired(mine, other, higher_is_better=True))
+        assert f"| {data} | {means[0]:.2f} | {means[1]:.2f} | {apart} |" in page
+
+
+def test_the_default_of_these_studies_is_the_recipe_s():
+    asked = (ROOT / "Makefile").read_text("utf-8").replace("\\\n", "")
+    (flags,) = re.findall("^DEFAULT = (.*)$", asked, re.MULTILINE)
+    pairs = dict(zip(flags.split()[::2], flags.split()[1::2], strict=True))
+    default = Schedule(**RECIPES["images"].schedule)
+    for name in ("dense", "sparse", "redense", "sparse_lr", "redense_lr"):
+        assert float(pairs[f"--{name.replace('_', '-')}"]) == getattr(default, name)
 
 
 def test_the_search_on_wrong_labels_is_the_record_s():
