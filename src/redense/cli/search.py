@@ -37,6 +37,7 @@ class Looking:
 
     Args:
         dense: epochs of the first phase, which all trials share; 0 from a trained network.
+        decay: course of the rate in that phase: constant, linear, cosine or step.
         epochs: the budget behind it.
         trials: of plans, and as many of controls.
         seeds: that a trial may get; what is clearly behind after the first gets no more.
@@ -51,6 +52,7 @@ class Looking:
     """
 
     dense: int = 10
+    decay: str = "cosine"
     epochs: int = 20
     trials: int = 40
     seeds: int = 3
@@ -121,7 +123,8 @@ def _search(
     from redense.search.found import Search
 
     budget: dict[str, Any] = {
-        name: getattr(looking, name) for name in ("dense", "epochs", "trials", "seeds", "confirm")
+        name: getattr(looking, name)
+        for name in ("dense", "decay", "epochs", "trials", "seeds", "confirm")
     }
     space = _space(looking.space)
     if looking.plan is not None:

@@ -222,6 +222,7 @@ def search(
     confirm: int = 10,
     space: Space | None = None,
     higher_is_better: bool = True,
+    decay: str = "constant",
     out: str | Path = "runs/search",
     jobs: int = 1,
     backend: str = "loky",
@@ -235,6 +236,8 @@ def search(
     Args:
         train: as for `redense.prove`; its first validation score is what the search looks at.
         dense: epochs of the first phase, which all trials share; 0 from a trained network.
+        decay: the rate's course in that phase, as for `redense.Phase`; where it stays high to the
+            end, so does what every trial starts from.
         epochs: the budget behind it.
         trials: of plans, and as many of controls.
         seeds: that a trial may get; what is clearly behind after the first gets no more.
@@ -264,6 +267,7 @@ def search(
         seeds=seeds,
         confirm=confirm,
         space=space or Space(),
+        decay=decay,
         source_sha256=source_sha256(train),
     )
     return asked.answer(jobs=jobs, backend=backend, anyway=anyway)
@@ -277,7 +281,7 @@ class Search:
         folder: the search's.
         train: called with a `Run`.
         config: what all runs have in common.
-        dense, epochs, trials, seeds, confirm, space: as for `search`.
+        dense, epochs, trials, seeds, confirm, space, decay: as for `search`.
         source_sha256: of the function's source; a search does not go on with another one.
         options: the recipe's options with their defaults.
     """
@@ -291,6 +295,7 @@ class Search:
     seeds: int = 3
     confirm: int = 10
     space: Space = field(default_factory=Space)
+    decay: str = "constant"
     source_sha256: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -302,6 +307,7 @@ class Search:
             raise ValueError(f"confirm must be at most {FIRST_SEED} seeds, got {self.confirm}")
         if not isinstance(self.space, Space):
             raise TypeError(f"space must be a redense.Space, got {self.space!r}")
+        Phase("dense", max(self.dense, 1), decay=self.decay)  # says what a decay may be
 
     @property
     def in_full(self) -> int:
@@ -356,12 +362,14 @@ class Search:
             "seeds": self.seeds,
             "confirm": self.confirm,
             "space": asdict(self.space),
+            "decay": self.decay,
             "source_sha256": self.source_sha256,
         }
         settings = json.loads(json.dumps(settings))
         file = self.folder / "search.json"
         if file.exists():
             stored = read_json(file, TABLE)
+            stored.setdefault("decay", "constant")
             lacking = json.loads(json.dumps({"space": asdict(Space()), "options": self.options}))
             for name, value in settings.items():
                 theirs = stored.get(name, value)
@@ -379,7 +387,8 @@ class Search:
     @property
     def _first(self) -> Method:
         """The shared phase; where a trained network is the start, that network as it came."""
-        return Method(Plan((Phase("dense", self.dense),) if self.dense else ()))
+        phases = (Phase("dense", self.dense, decay=self.decay),) if self.dense else ()
+        return Method(Plan(phases))
 
     @property
     def _runs(self) -> Runs:
@@ -392,7 +401,7 @@ class Search:
             self.folder,
             self._runs,
             partial(self._draw, layers),
-            {side: self.space.customary(side, layers) for side in SIDES},
+            {side: self.space.customary(side, layers, self.decay) for side in SIDES},
             trials=self.trials,
             seeds=range(FIRST_SEED, FIRST_SEED + self.seeds),
             higher_is_better=higher_is_better,
@@ -407,7 +416,7 @@ class Search:
         """Train the shared phase with every seed and the customary control with two: the gate, and
         what is to be known of the training before any trial is drawn."""
         runs = self._runs
-        usual = FixedTrial(self.space.customary("control", {}))
+        usual = FixedTrial(self.space.customary("control", {}, self.decay))
         customary = self._draw({}, "control", usual)
         count = max(self.seeds, GATE_SEEDS)
         firsts = {seed: runs.shared(seed) for seed in range(FIRST_SEED, FIRST_SEED + count)}
@@ -455,6 +464,7 @@ class Search:
         contrast = json.loads(json.dumps(contrast))
         if file.exists():
             stored = read_json(file, TABLE)
+            stored.setdefault("decay", "constant")
             plain = json.loads(json.dumps(_as_data(Method(Plan(())))))
             for side in SIDES:  # an older version did not know all of a method
                 stored[side] = {**plain, **stored.get(side, {})}

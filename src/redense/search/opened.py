@@ -4,12 +4,14 @@ found, judged by data that no choice was made on."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from redense.files.records import read_record
 from redense.files.typed import Kind, Number, read_json
@@ -31,10 +33,12 @@ def judged_scores(
     Each run's last checkpoint is loaded and nothing is trained.
     """
     files = {folder.name: folder.absolute() / "test.json" for folder in folders}
+    left = [file for file in files.values() if not file.exists()]
+    if left:
+        print(f"{len(left)} runs of trials are scored on the test split now", file=sys.stderr)
     with open_workers(backend, workers) as pool:
-        left = [file for file in files.values() if not file.exists()]
         waited: list[Future[Any]] = [pool.submit(_evaluate, file, work) for file in left]
-        for future in waited:
+        for future in tqdm(waited, "test scores", unit="run", delay=2, leave=False, disable=None):
             future.result()
     scores: dict[str, dict[str, float]] = {
         name: read_json(file, _SCORES) for name, file in files.items()

@@ -168,9 +168,11 @@ class Space:
             chosen[SHARES] = self.shares
         return chosen or {"all": ()}
 
-    def customary(self, side: Side, layers: Mapping[str, Any]) -> dict[str, Any]:
-        """What people have without a search: one pass of the paper's, or training as before; a
-        choice that the space leaves out is its nearest."""
+    def customary(
+        self, side: Side, layers: Mapping[str, Any], decay: str = "constant"
+    ) -> dict[str, Any]:
+        """What people have without a search: one pass of the paper's, or training as before, with
+        the shared phase's decay; a choice that the space leaves out is its nearest."""
         paper = {"passes": 1, "sparse_share": 0.5, "sparse_lr": 1.0, "redense_lr": 0.1}
         plain = {**paper, "redense_lr": 1.0}
         usual: dict[str, Any] = paper if side == "plan" else plain
@@ -178,7 +180,7 @@ class Space:
             usual[name] = _nearest(usual[name], self.lr)
         usual["passes"] = _nearest(1, self.passes)
         usual["sparse_share"] = _nearest(0.5, self.sparse_share)
-        usual["decay"] = _first("constant", self.decays)
+        usual["decay"] = _first(decay, self.decays)
         if layers:
             usual["weight_decay"] = _nearest(1.0, self.weight_decay)
         if side == "control":
