@@ -29,6 +29,13 @@ def test_a_function_of_a_file_is_searched_and_the_command_is_kept(redense):
     assert stored["command"] == ["redense", "search", "mine.py:train", *flags]
     plan = read_plan(Path("runs/search-train/plan.toml"))
     assert {(one.sparsity, one.mask) for one in plan if one.sparsity} == {(0.5, "random")}
+    assert plan.phases[0].decay == "cosine"
+    older = {name: value for name, value in stored.items() if name != "decay"}
+    Path("runs/search-train/search.json").write_text(json.dumps(older))
+    other = redense("search", "mine.py:train", *flags)  # an older version's was constant
+    assert (other.code, "decay was 'constant', now 'cosine'" in other.err) == (2, True)
+    same = redense("search", "mine.py:train", *flags, "--decay", "constant", "--dry-run")
+    assert same.code == 0
 
 
 def test_a_recipe_is_searched_and_its_plan_trains_with_all_that_was_found(redense, pictures):
@@ -70,6 +77,10 @@ WRONG = {
     "a plan without patterns": (
         ("mine.py:train", "--plan", "plain.toml"),
         "no phase with a sparsity",
+    ),
+    "a decay that there is none": (
+        ("mine.py:train", "--decay", "slow"),
+        "decay must be one of constant, linear, cosine, step, got 'slow'",
     ),
     "no function": (("mine.py",), "mine.py is a file: name its training function"),
     "unknown function": (("mine.py:trian",), "did you mean train"),
