@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models models-of-studies \
 	results-images results-captions results-captions-converged results-speech results-digits \
-	results-search results-search-noise20 results-search-noise20-first \
+	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged results-fashion-mnist \
 	results-images-default results-images-default-first results-emoji-default
@@ -184,6 +184,12 @@ SEARCH = --data fashion-mnist --train-images 1000 --valid-share 0.0334 --label-n
 	--dense 40 --epochs 16 --trials 40 --seeds 3 --confirm 10 --decay constant
 results-search: setup
 	$(call search,search,$(SEARCH))
+
+# the same with a shared phase that comes to rest, and fewer trials
+SEARCH_NOISE40 = --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 --accelerator cpu \
+	--dense 40 --epochs 16 --trials 24 --seeds 2 --confirm 12
+results-search-noise40: setup
+	$(call search,search-noise40,$(SEARCH_NOISE40))
 
 # the network of results/vgg-noise20; 20 minutes of one busy core each
 SEARCH_VGG = --model vgg-small --train-images 1000 --valid-share 0.0167 --augment none --batch 32 --lr 0.02 \
