@@ -1,10 +1,11 @@
 """When does it help? A row for each plan of each committed study, from its records alone.
 
-``python -m benchmarks.when`` writes the tables of docs/when.md anew.
+``python -m benchmarks.when`` writes the tables of docs/when.md anew, those of searches too.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,8 +41,17 @@ STUDIES = {
 }
 """Every study by its folder, in words."""
 
+SEARCHES = {
+    "search-noise40": "small net, 1,000 images, 40 % of the labels wrong",
+    "search-noise20": "VGG-like net without batch-norm, 1,000 images, 20 % wrong",
+    "search-label-noise": "as the first, at a constant rate in the shared phase",
+    "search-noise20-first": "as the second, at a constant rate in the shared phase",
+}
+"""Every search by its folder, in words."""
+
 PAGE = Path(__file__).parent.parent / "docs" / "when.md"
 MARKS = "<!-- made by python -m benchmarks.when -->\n\n", "\n\n<!-- end -->"
+SEARCH_MARKS = "<!-- searches, made by python -m benchmarks.when -->\n\n", "\n\n<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -109,12 +119,41 @@ def committed() -> dict[str, Regime]:
     return {name: regime(name, STUDIES[name]) for name in here}
 
 
+def searches() -> str:
+    """Two tables of the searches: what they confirmed, and score against tuning budget."""
+    head = ("search", "trials of each", "the plan", "the best tuned control", "difference", "p")
+    confirmed = [head, ("---",) * len(head)]
+    budgets = ("0, customary", "1", "2", "5", "10", "20", "all")
+    columns = ("expected test score after so many trials", *budgets)
+    expected = [columns, ("---",) * len(columns)]
+    for name, words in SEARCHES.items():
+        found = json.loads((RESULTS / name / "found.json").read_text("utf-8"))
+        scores = summarize_records(
+            records(RESULTS / name / "confirm"), control="control", baseline="control"
+        ).scores
+        plan, control = scores["plan"], scores["control"]
+        apart = _paired(plan, control, higher_is_better=found["higher_is_better"])
+        tried = sum(one["side"] == "plan" for one in found["tried"])
+        means = (f"{mean(side.values()):.2f}" for side in (plan, control))
+        p_value = f"{apart.p_value:.3f}" if apart.p_value >= 0.001 else "< 0.001"
+        confirmed.append((f"`{name}`: {words}", f"{tried}", *means, _interval(apart), p_value))
+        for side in ("plan", "control"):
+            curve = found["budget"]["curves"][side].values()
+            values = (found["budget"]["usual"][side], *list(curve)[:5], list(curve)[-1])
+            cells = (f"{value:.2f}" for value in values)
+            expected.append((f"`{name}`, {side}s", *cells))
+    parts = (confirmed, expected)
+    return "\n\n".join("\n".join(f"| {' | '.join(x)} |" for x in part) for part in parts)
+
+
 def main() -> None:
     """Write the tables between their marks on the page."""
-    begin, end = MARKS
-    before, _, rest = PAGE.read_text("utf-8").partition(begin)
-    _, _, after = rest.partition(end)
-    text = before + begin + tables(list(committed().values())) + end + after
+    text = PAGE.read_text("utf-8")
+    for marks, made in ((MARKS, tables(list(committed().values()))), (SEARCH_MARKS, searches())):
+        begin, end = marks
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = before + begin + made + end + after
     PAGE.write_text(text, "utf-8")
 
 

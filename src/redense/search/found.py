@@ -222,7 +222,7 @@ def search(
     confirm: int = 10,
     space: Space | None = None,
     higher_is_better: bool = True,
-    decay: str = "constant",
+    decay: str = "cosine",
     out: str | Path = "runs/search",
     jobs: int = 1,
     backend: str = "loky",
@@ -295,7 +295,7 @@ class Search:
     seeds: int = 3
     confirm: int = 10
     space: Space = field(default_factory=Space)
-    decay: str = "constant"
+    decay: str = "cosine"
     source_sha256: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -369,7 +369,7 @@ class Search:
         file = self.folder / "search.json"
         if file.exists():
             stored = read_json(file, TABLE)
-            stored.setdefault("decay", "constant")
+            stored.setdefault("decay", "constant")  # which it was before there was a choice
             lacking = json.loads(json.dumps({"space": asdict(Space()), "options": self.options}))
             for name, value in settings.items():
                 theirs = stored.get(name, value)
@@ -464,7 +464,7 @@ class Search:
         contrast = json.loads(json.dumps(contrast))
         if file.exists():
             stored = read_json(file, TABLE)
-            stored.setdefault("decay", "constant")
+            stored.setdefault("decay", "constant")  # which it was before there was a choice
             plain = json.loads(json.dumps(_as_data(Method(Plan(())))))
             for side in SIDES:  # an older version did not know all of a method
                 stored[side] = {**plain, **stored.get(side, {})}
