@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[2]
 PLAN = dsd(
     dense=2, sparse=2, redense=1, sparsity=0.3, sparse_lr=0.1, redense_lr=0.1, decay="cosine"
 )
-DSD = ("--dense", "2", "--sparse", "2", "--redense", "1", "--sparsity", "0.3", "--sparse-lr", "0.1")
+LENGTHS = ("--dense", "2", "--sparse", "2", "--redense", "1", "--sparsity", "0.3")
+DSD = (*LENGTHS, "--sparse-lr", "0.1", "--redense-lr", "0.1")
 
 
 def train(folder, pictures, *flags):
