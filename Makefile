@@ -111,9 +111,10 @@ results-emoji-default: setup
 	$(call results,emoji-default,images,$(DEFAULT) --data emoji-groups --size 32)
 
 # the same at the rates that were tried first
+DEFAULT_FIRST = --seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu \
+	--train-images 10000 --dense 4 --sparse 2 --redense 2 --sparse-lr 1 --redense-lr 0.3
 results-images-default-first: setup
-	$(call results,images-default-first,images,--seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu \
-		--train-images 10000 --dense 4 --sparse 2 --redense 2 --sparse-lr 1 --redense-lr 0.3)
+	$(call results,images-default-first,images,$(DEFAULT_FIRST))
 
 # all of Fashion-MNIST, the network of models/fashion-mnist-vgg-dsd: about 20 minutes of one core a seed
 FASHION = --seeds 3 --methods dense,lower_lr,dsd --model vgg-small-bn --augment flip --precision bf16-mixed \

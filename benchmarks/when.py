@@ -152,7 +152,9 @@ def main() -> None:
     for marks, made in ((MARKS, tables(list(committed().values()))), (SEARCH_MARKS, searches())):
         begin, end = marks
         before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
+        _, there, after = rest.partition(end)
+        if not there:
+            raise SystemExit(f"{PAGE} has no {begin.strip()} with an end")
         text = before + begin + made + end + after
     PAGE.write_text(text, "utf-8")
 

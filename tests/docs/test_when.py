@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +10,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is no part of the package
 
-from benchmarks.when import RESULTS, STUDIES, _interval, _paired, committed, tables
+from benchmarks.when import (
+    RESULTS,
+    SEARCHES,
+    STUDIES,
+    _interval,
+    _paired,
+    committed,
+    searches,
+    tables,
+)
 from redense.recipes import RECIPES
 from redense.recipes.schedule import Schedule
 from redense.study.folder import records
@@ -179,40 +189,100 @@ def test_the_default_of_these_studies_is_the_recipe_s():
         assert float(pairs[f"--{name.replace('_', '-')}"]) == getattr(default, name)
 
 
-def test_the_search_on_wrong_labels_is_the_record_s():
-    folder = RESULTS / "search-label-noise"
-    found = json.loads((folder / "found.json").read_text("utf-8"))
-    summary = summarize_records(records(folder / "confirm"), control="control", baseline="control")
-    contrast = summary.comparison.to_control["plan"]
-    assert contrast.outcome == "helps"
-    low, high = contrast.difference.interval
-    said = f"**{contrast.difference.mean:+.2f} [{low:.2f}, {high:.2f}]**, p = 0.002"
-    assert said in PAGE
-    assert f"{contrast.difference.mean:+.1f} points of accuracy: it helps | 10 |" in README
-    for method in ("plan", "control"):
-        scores = summary.scores[method].values()
-        assert f"| {sum(scores) / len(scores):.2f} |\n" in PAGE
-        budget = found["budget"]
-        row = [budget["usual"][method], *budget["curves"][method].values()]
-        assert " | ".join(f"{value:.2f}" for value in row) in PAGE
-    assert any("spared 82 %" in line for line in found["said"])
+def confirmed(name):
+    """(the contrast of a search's plan with its tuned control, each one's scores by seed)."""
+    kept = records(RESULTS / name / "confirm")
+    summary = summarize_records(kept, control="control", baseline="control")
+    return summary.comparison.to_control["plan"], summary.scores
+
+
+def test_the_searches_tables_are_made_of_their_records():
+    assert searches() in PAGE
+    assert set(SEARCHES) | {"search-label-noise-first"} == {
+        file.parent.name for file in RESULTS.glob("*/found.json")
+    }
+
+
+@pytest.mark.parametrize("name", ["search-noise20", "search-noise40"])
+def test_readme_tells_of_a_search_what_its_record_says(name):
+    contrast, scores = confirmed(name)
+    share = name.removeprefix("search-noise")
+    (row,) = (line for line in README.splitlines() if f"{share} % wrong labels; what a" in line)
+    said = {"helps": "it helps", "hurts": "it hurts"}.get(contrast.outcome, "not measurable")
+    assert f"| {contrast.difference.mean:+.1f} points of accuracy" in row
+    assert said in row
+    assert row.endswith(f"| {len(scores['plan'])} |")
+
+
+def test_what_the_page_says_of_searches_is_the_records():
     text = " ".join(PAGE.split())
+    contrast, scores = confirmed("search-noise20")
+    assert contrast.outcome == "helps"
+    assert f"It is {contrast.difference.mean:.2f} points ahead of the best of 24" in text
+    untuned = {
+        record["seed"]: record["test"]["top1"]
+        for record in records(RESULTS / "vgg-noise20")
+        if record["method"] == "early_stop"
+    }
+    ahead = _paired(scores["control"], untuned, higher_is_better=True).mean
+    assert f"itself {ahead:.2f} ahead of early stopping" in text
+    budget = json.loads((RESULTS / "search-noise20" / "found.json").read_text("utf-8"))["budget"]
+    plans, controls = (budget["curves"][side] for side in ("plan", "control"))
+    behind = {trials: controls[trials] - plans[trials] for trials in plans}
+    assert f"expected {behind['1']:.1f} points behind, with ten it is ahead" in text
+    assert min(behind[trials] for trials in ("1", "2", "5")) > 0 > behind["10"]
+    winner = json.loads((RESULTS / "search-noise20" / "frozen.json").read_text("utf-8"))["plan"]
+    held = [phase for phase in winner["plan"] if phase["sparsity"]]
+    assert {(phase["mask"], phase["sparsity"], phase["lr"]) for phase in held} == {
+        ("random", 0.35, 0.95)
+    }
+    assert (len(held), winner["weight_decay"][-1]) == (4, 13)
+    assert all("classifier" in name for name in winner["include"])
+    first, scores = confirmed("search-noise20-first")
+    behind = -_paired(scores["control"], untuned, higher_is_better=True).mean
+    assert f"seems {first.difference.mean:.2f} points ahead" in text
+    assert f"it beat is {behind:.2f} points *behind* untuned" in text
+
+
+def test_the_first_searches_on_wrong_labels_are_the_records():
+    text = " ".join(PAGE.split())
+    contrast, _ = confirmed("search-label-noise")
+    assert f"`search-label-noise` the difference is {contrast.difference.mean:+.2f}" in text
+    found = json.loads((RESULTS / "search-label-noise" / "found.json").read_text("utf-8"))
     first = RESULTS / "search-label-noise-first"
     tried = json.loads((first / "found.json").read_text("utf-8"))["tried"]
     ways = [one["choices"]["scored"] for one in tried if one["side"] == "control"]
     assert f"in {ways.count('best epoch')} of their {len(ways)} trials" in text
-    summary = summarize_records(records(first / "confirm"), control="control", baseline="control")
-    earlier = summary.comparison.to_control["plan"].difference
+    earlier = confirmed("search-label-noise-first")[0].difference
     low, high = earlier.interval
-    assert f"gave {earlier.mean:+.2f} [{low:.2f}, {high:.2f}] on the same seeds" in text
+    assert f"gave {earlier.mean:+.2f} [{low:.2f}, {high:.2f}]" in text
     best = [one["choices"] for one in found["tried"] if one["side"] == "plan"][:10]
     shares = [choices["sparsity"] for choices in best]
     assert {choices["mask"] for choices in best} == {"random"}
     methods = (ROOT / "docs" / "methods.md").read_text("utf-8")
     assert f"lay between {min(shares):g} and {max(shares):g}" in methods
-    command = json.loads((folder / "search.json").read_text("utf-8"))["command"]
-    asked = " ".join(command[command.index("--data") :])
-    assert asked in " ".join((ROOT / "Makefile").read_text("utf-8").replace("\\\n", " ").split())
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_make_asks_for_what_a_search_asked(name):
+    target = "search" if name == "search-label-noise" else name
+    kept = json.loads((RESULTS / name / "search.json").read_text("utf-8"))
+    done = subprocess.run(
+        ["make", "-n", "-o", ".venv/.ready", f"results-{target}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = done.stdout.split("--jobs 2 ")[1].replace("\\\n", " ").split()
+    asked = dict(zip(words[::2], words[1::2], strict=True))
+    for flag in ("dense", "epochs", "trials", "seeds", "confirm"):
+        assert asked[f"--{flag}"] == str(kept[flag])
+    assert asked.get("--decay", "cosine") == kept.get("decay", "constant")
+    for option in ("model", "train_images", "label_noise", "batch", "lr", "augment"):
+        flag = f"--{option.replace('_', '-')}"
+        if flag in asked:
+            assert str(kept["options"][option]) == asked[flag]
 
 
 @pytest.mark.parametrize("file", STUDIED, ids=lambda file: file.parent.name)
