@@ -438,10 +438,10 @@ def _zero_changed_gradients(helds: Iterable[_Held]) -> list[_Held]:
     return changed
 
 
-def _at_once() -> bool:
-    """Whether a GPU's gradients wait for each other, to be zeroed by a few launches. Not where
-    ranks exchange them: DDP and FSDP read them before the backward pass ends."""
-    return not (dist.is_available() and dist.is_initialized())
+def _at_once(gradient: Tensor) -> bool:
+    """Whether gradients wait for each other, to be zeroed by a few launches. Not where ranks
+    exchange them: DDP and FSDP read them before the backward pass ends."""
+    return gradient.is_cuda and not (dist.is_available() and dist.is_initialized())
 
 
 def _dense(gradient: Tensor) -> Tensor:
@@ -478,7 +478,7 @@ class _Held:
         gradient = weight.grad
         if gradient is None:
             return
-        if gradient.is_cuda and _at_once():
+        if _at_once(gradient):
             self.constraint.zero_when_complete(self)
             return
         _dense(gradient)

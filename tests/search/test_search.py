@@ -108,7 +108,7 @@ def test_trials_start_from_the_shared_phase_and_alike_runs_are_trained_once(netw
         record = json.loads(file.read_text())
         first = [row["seconds"] for row in record["history"][:2]]
         assert first == [row["seconds"] for row in parent["history"]]
-    assert network.cost.trained < network.cost.in_full * 0.6
+    assert network.cost.trained < network.cost.in_full * 0.7
 
 
 def test_a_search_too_small_to_spare_anything_says_so(network):
