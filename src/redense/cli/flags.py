@@ -134,10 +134,11 @@ def _between(least: float | None, value: Any, most: float | None) -> Any:
     if least is None and most is None:
         return value
     for number in value if isinstance(value, list) else [value]:
-        if not (math.isfinite(number) and (least is None or least <= number)):
-            raise argparse.ArgumentTypeError(f"must be at least {least:g}, got {number}")
-        if most is not None and number > most:
-            raise argparse.ArgumentTypeError(f"must be at most {most:g}, got {number}")
+        if least is not None and not least <= number:  # NaN is not either
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
+        if not math.isfinite(number) or (most is not None and number > most):
+            bound = "a finite number" if most is None else f"at most {most}"
+            raise argparse.ArgumentTypeError(f"must be {bound}, got {number}")
     return value
 
 

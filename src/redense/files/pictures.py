@@ -40,7 +40,7 @@ def read_picture(
 
     Raises:
         FileNotFoundError: no such file.
-        OSError: the system does not let it be read.
+        PermissionError: the system does not let it be read.
         ValueError: a damaged picture, one too large, or levels without a known range.
     """
     called = name or ("the picture" if isinstance(source, Image.Image) else source)
@@ -53,8 +53,8 @@ def read_picture(
             seen = _eight_bits(_upright(image) if upright else image)
             return seen if seen.mode == mode else seen.convert(mode)
     except Exception as error:  # decoders raise whatever they stumble over
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # a permission, a broken disk: the file may be whole
+        if isinstance(error, PermissionError):
+            raise  # the file may be whole
         unknown = isinstance(error, UnidentifiedImageError)
         reason = f"none of {', '.join(_openable())}" if unknown else error
         raise ValueError(
