@@ -118,6 +118,12 @@ def test_a_search_too_small_to_spare_anything_says_so(network):
     assert "-25 %" not in str(tiny)
 
 
+@pytest.mark.parametrize(("promised", "said"), [(9.0, True), (-9.0, False)])
+def test_luck_is_spoken_of_where_less_was_confirmed_than_promised(network, promised, said):
+    best = replace(network.best, scores=dict.fromkeys(network.best.scores, promised))
+    assert ("in part by luck" in replace(network, best=best).verdict) == said
+
+
 def test_a_search_says_what_its_own_epochs_took(network):
     took = [
         rows[-1]["seconds"] - rows[1]["seconds"] * (not file.parent.name.startswith("dense"))

@@ -101,10 +101,10 @@ class Found:
         said = [_ADVICE[found.outcome], found.sentence[0].upper() + found.sentence[1:]]
         contrast = found.contrast.difference
         unit = f" {summary.unit}" if summary.unit else ""
+        luck = ": scores that were chosen for being the best are so in part by luck"
         said.append(
             f"The search's validation scores promised {self.gain:+.3g}{unit} over the control, "
-            f"confirmed are {contrast.mean:+.3g}{unit}: scores that were chosen for being the best "
-            "are so in part by luck."
+            f"confirmed are {contrast.mean:+.3g}{unit}{luck if contrast.mean < self.gain else ''}."
         )
         return "\n\n".join([*said, *(f"Missing: {one.why}." for one in self.study.failed)])
 
