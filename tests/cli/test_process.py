@@ -132,6 +132,19 @@ def test_ctrl_c_while_importing_is_quiet_and_prompt(seconds, desk):
     assert err.count("\n") == 1
 
 
+def test_a_short_import_in_a_training_ends_before_the_stop_and_the_way_on_is_said(desk):
+    Path("slow.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(0.3)\n")
+    Path("mine.py").write_text("def train(run):\n    import slow\n    return 1.0\n")
+    lengths = ("--dense", "1", "--sparse", "1", "--redense", "1", "--seeds", "2", "--jobs", "1")
+    with start("prove", "mine.py:train", *lengths) as process:
+        while process.stdout.readline() != "now\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("stopped; nothing is lost: the same command goes on\n"), err
+
+
 def stopped_script(script, *arguments):
     """(exit code, stderr) of a script that says when SIGTERM may come."""
     process = subprocess.Popen(

@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -41,6 +42,9 @@ MISTAKES = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
 
 _STOPPING = [one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 """As far as the system has them."""
+_PATIENCE = 0.5
+"""Seconds that an import may go on after a signal: one in the middle of a training is short, and
+behind it the command says how to go on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,12 +98,16 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
             loader processes above all, in which a signal would bring back the system's way.
     """
     received: list[int] = []
-    process = os.getpid()
+    process, asked = os.getpid(), list[float]()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a fork, such as a data loader's, dies without a word
             os._exit(128 + number)
         if _imports(frame):  # extension modules may make an abort of an interrupt
+            asked.append(time.monotonic())
+            if asked[-1] - asked[0] < _PATIENCE:
+                _send_again(number)
+                return
             os.write(2, b"stopped\n")
             os._exit(128 + number)
         received.append(number)
@@ -133,16 +141,19 @@ def _asking_again(received: list[int]) -> Iterator[None]:
             report(what)
         if not received or not isinstance(what.exc_value, KeyboardInterrupt):
             return
-        main_thread = threading.main_thread().ident
-        again = threading.Timer(0.02, signal.pthread_kill, (main_thread, received[-1]))
-        again.daemon = True
-        again.start()
+        _send_again(received[-1])
 
     sys.unraisablehook = dropped
     try:
         yield
     finally:
         sys.unraisablehook = report
+
+
+def _send_again(number: int) -> None:
+    again = threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, number))
+    again.daemon = True
+    again.start()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
