@@ -464,7 +464,6 @@ class Search:
         contrast = json.loads(json.dumps(contrast))
         if file.exists():
             stored = read_json(file, TABLE)
-            stored.setdefault("decay", "constant")  # which it was before there was a choice
             plain = json.loads(json.dumps(_as_data(Method(Plan(())))))
             for side in SIDES:  # an older version did not know all of a method
                 stored[side] = {**plain, **stored.get(side, {})}
