@@ -200,6 +200,25 @@ results-search-noise20: setup
 results-search-noise20-first: setup
 	$(call search,search-noise20-first,--label-noise 0.2 --decay constant $(SEARCH_VGG))
 
+# the network of results/vgg-clean; 25 minutes of one busy core
+results-search-clean: setup
+	$(call search,search-clean,$(SEARCH_VGG))
+
+# new data for an old network, results/warm-start
+SEARCH_WARM = $(WARM) --train-images 2000 --init runs/warm-start/model.safetensors \
+	--dense 0 --epochs 16 --trials 12 --seeds 2 --confirm 12
+results-search-warm-start: setup runs/warm-start/model.safetensors
+	$(call search,search-warm-start,$(SEARCH_WARM))
+
+# what five trials find: plans and controls where 40 % of the labels are wrong, on three networks and data sets
+results-few-noise40: setup
+	$(call search,few-noise40,$(SEARCH_NOISE40) --trials 5)
+results-few-vgg-noise40: setup
+	$(call search,few-vgg-noise40,--label-noise 0.4 $(SEARCH_VGG) --trials 5)
+results-few-emoji-noise40: setup
+	$(call search,few-emoji-noise40,--data emoji-groups --size 32 --label-noise 0.4 --batch 64 --accelerator cpu \
+		--dense 40 --epochs 16 --trials 5 --seeds 2 --confirm 12)
+
 # README's picture: the page of the proof that examples/prove.py makes
 docs/proof.png: setup browser
 	folder=$$(mktemp -d) && cd $$folder && OMP_NUM_THREADS=1 $(CURDIR)/$(BIN)/python $(CURDIR)/examples/prove.py && \
