@@ -24,7 +24,7 @@ from redense.prunable import prunable
 from redense.recipes import build_task
 from redense.recipes.images import models, streams
 from redense.recipes.images.folders import IMAGENET, open_folder
-from redense.recipes.images.options import STREAMED_AUGMENTATIONS, ImageOptions
+from redense.recipes.images.options import AUGMENTATIONS, STREAMED_AUGMENTATIONS, ImageOptions
 from redense.recipes.images.presets import PRESETS
 from redense.recipes.images.streams import StreamedBatches
 from redense.recipes.images.task import ImageTask
@@ -320,7 +320,7 @@ def folder(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("folder"), {"train": 23, "val": 9}, side=20)
 
 
-@pytest.mark.parametrize("augment", [*STREAMED_AUGMENTATIONS, "flip", "flip-crop"])
+@pytest.mark.parametrize("augment", [*STREAMED_AUGMENTATIONS, *AUGMENTATIONS[1:]])
 def test_streamed_batches_are_decided_by_seed_and_epoch_alone(augment, folder):
     data = open_folder(str(folder), 16)
 

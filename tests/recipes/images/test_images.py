@@ -14,6 +14,7 @@ from torchvision import models as zoo
 
 from redense.recipes.images import models
 from redense.recipes.images.data import Batches, ImageData, Split, load
+from redense.recipes.images.erasing import erase
 from redense.recipes.images.options import AUGMENTATIONS, ImageOptions
 from redense.recipes.images.task import ImageTask
 
@@ -368,6 +369,31 @@ def test_flip_crop_matches_a_slow_plain_one(side, pad):
         down, right = shifts[:, number].tolist()
         wanted = canvas[:, down : down + side, right : right + side]
         assert torch.allclose(image, (torch.tensor(wanted) / 255 - 0.4) / 0.2, atol=1e-5)
+
+
+def test_half_of_the_pictures_lose_one_rectangle_of_up_to_a_third():
+    blank = torch.full((2000, 2, 28, 20), 7, dtype=torch.uint8)
+    erased = erase(blank, torch.Generator().manual_seed(0))
+    lost = (erased != 7).any(1)  # of the noise both channels may be 7 too, seldom
+    share = lost.float().mean((1, 2))
+    assert 0.45 < float((share > 0).float().mean()) < 0.55
+    assert 0.01 < float(share[share > 0].min()) < 0.03
+    assert 0.29 < float(share.max()) < 0.35
+    for picture in lost[share > 0][:200]:
+        rows, columns = picture.any(1).nonzero(), picture.any(0).nonzero()
+        piece = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert piece.float().mean() > 0.95
+    often = lost.float().mean(0)
+    assert float(often[[0, 0, -1, -1], [0, -1, 0, -1]].min()) > 0  # every corner is reached
+    assert torch.equal(erase(blank), blank) is False
+    assert blank.eq(7).all()  # the data's own pictures stay
+
+
+def test_a_piece_longer_than_the_picture_ends_with_it():
+    wide = torch.zeros(500, 1, 2, 60, dtype=torch.uint8)
+    lost = (erase(wide, torch.Generator().manual_seed(0)) > 0).any(1)
+    assert lost.all(1).any()  # of its full height
+    assert not lost.all(2).any()
 
 
 # task

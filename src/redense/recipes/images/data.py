@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as T
 from redense import datasets
 from redense.files.names import near
 from redense.recipes.images import readers
+from redense.recipes.images.erasing import erase
 from redense.recipes.images.folders import (
     check_classes,
     complete,
@@ -218,7 +219,16 @@ def _flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[torch.arange(n).view(-1, 1, 1), :, rows, columns].permute(0, 3, 1, 2).contiguous()
 
 
-_AUGMENT = {"none": lambda images, generator: images, "flip": _flip, "flip-crop": _flip_crop}
+def _flip_erase(images: Tensor, generator: torch.Generator) -> Tensor:
+    return erase(_flip(images, generator), generator)
+
+
+_AUGMENT = {
+    "none": lambda images, generator: images,
+    "flip": _flip,
+    "flip-crop": _flip_crop,
+    "flip-erase": _flip_erase,
+}
 
 
 def _read_named(name: str, root: Path | None) -> tuple[dict[str, Split], tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-AUGMENTATIONS = ("none", "flip", "flip-crop")
+AUGMENTATIONS = ("none", "flip", "flip-crop", "flip-erase")
 """Of images in memory."""
 STREAMED_AUGMENTATIONS = ("resize-crop", "scale-crop", "scale-crop-colour")
 """Of images that are decoded as they are needed."""
@@ -47,8 +47,9 @@ class ImageOptions:
         nesterov: momentum as Nesterov's.
         ema: evaluate and export an exponential moving average of the weights, of this decay (0.999,
             say), that starts anew with each phase and so holds a sparse phase's zeros; default off.
-        augment: none, flip (mirrored at random) or flip-crop (mirrored and shifted by up to an
-            eighth); for streamed folders also resize-crop (a crop of the image at 256/224 of the
+        augment: none, flip (mirrored at random), flip-crop (mirrored and shifted by up to an
+            eighth) or flip-erase (mirrored, and half of them with a piece of up to a third
+            missing); for streamed folders also resize-crop (a crop of the image at 256/224 of the
             size), scale-crop (of any scale and aspect) and scale-crop-colour (and colours
             jittered), all mirrored.
         workers: processes that decode streamed images; default one a core, at most 8.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -22,6 +23,7 @@ from torchvision.transforms import v2
 from redense.files.folders import files_below, split_folders
 from redense.files.pictures import middle, read_picture
 from redense.files.text import read_lines
+from redense.recipes.images.erasing import erase
 from redense.recipes.images.folders import (
     Source,
     StreamedData,
@@ -133,6 +135,7 @@ def crops(data: StreamedData, augment: str) -> v2.Transform:
             "none": centre,
             "flip": [*centre, flip],
             "flip-crop": [*centre, flip, v2.RandomCrop(size, padding=max(size // 8, 1))],
+            "flip-erase": [*centre, flip, _erase_one],
             "resize-crop": [v2.Resize(data.resize, antialias=True), v2.RandomCrop(size), flip],
             "scale-crop": [whole, flip],
             "scale-crop-colour": [
@@ -142,6 +145,12 @@ def crops(data: StreamedData, augment: str) -> v2.Transform:
             ],  # fb.resnet.torch's, without Lighting
         }[augment]
     )
+
+
+def _erase_one(picture: Image.Image) -> Image.Image:
+    pixels = v2.functional.pil_to_tensor(picture)  # (C, H, W)
+    erased: Image.Image = v2.functional.to_pil_image(erase(pixels.unsqueeze(0))[0])
+    return erased
 
 
 class Collate:
