@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from redense.search.space import SIDES
 from redense.study.folder import records
-from redense.study.methods import CONTROL, is_proved, own_controls, simplicity
+from redense.study.methods import CONTROL, MATCHED, is_proved, own_controls, simplicity
 from redense.study.stats import Difference, paired_difference
 from redense.study.summary import Summary, summarize_records
 
@@ -43,9 +44,11 @@ STUDIES = {
 
 SEARCHES = {
     "search-noise40": "small net, 1,000 images, 40 % of the labels wrong",
+    "few-noise40": "the first five trials of each of the same",
     "search-noise20": "VGG-like net without batch-norm, 1,000 images, 20 % wrong",
-    "search-label-noise": "as the first, at a constant rate in the shared phase",
-    "search-noise20-first": "as the second, at a constant rate in the shared phase",
+    "few-vgg-noise40": "the same network with 40 % wrong, five trials of each",
+    "search-label-noise": "as `search-noise40`, at a constant rate in the shared phase",
+    "search-noise20-first": "as `search-noise20`, at a constant rate in the shared phase",
 }
 """Every search by its folder, in words."""
 
@@ -122,6 +125,7 @@ def committed() -> dict[str, Regime]:
 def searches() -> str:
     """Two tables of the searches: what they confirmed, and score against tuning budget."""
     head = ("search", "trials of each", "the plan", "the best tuned control", "difference", "p")
+    head = (*head, "minus its own matched control")
     confirmed = [head, ("---",) * len(head)]
     budgets = ("0, customary", "1", "2", "5", "10", "20", "all")
     columns = ("expected test score after so many trials", *budgets)
@@ -135,15 +139,34 @@ def searches() -> str:
         apart = _paired(plan, control, higher_is_better=found["higher_is_better"])
         tried = sum(one["side"] == "plan" for one in found["tried"])
         means = (f"{mean(side.values()):.2f}" for side in (plan, control))
-        p_value = f"{apart.p_value:.3f}" if apart.p_value >= 0.001 else "< 0.001"
-        confirmed.append((f"`{name}`: {words}", f"{tried}", *means, _interval(apart), p_value))
-        for side in ("plan", "control"):
-            curve = found["budget"]["curves"][side].values()
-            values = (found["budget"]["usual"][side], *list(curve)[:5], list(curve)[-1])
-            cells = (f"{value:.2f}" for value in values)
-            expected.append((f"`{name}`, {side}s", *cells))
+        alone = "not run"
+        if MATCHED in scores:
+            better = found["higher_is_better"]
+            alone = _interval(_paired(plan, scores[MATCHED], higher_is_better=better))
+        cells = (*means, _interval(apart), _p_value(apart.p_value), alone)
+        confirmed.append((f"`{name}`: {words}", f"{tried}", *cells))
+        expected += _expected(name, found["budget"])
     parts = (confirmed, expected)
     return "\n\n".join("\n".join(f"| {' | '.join(x)} |" for x in part) for part in parts)
+
+
+def _expected(name: str, budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A search's rows of score against tuning budget, and the p-values of their difference."""
+    curves, p_values = budget["curves"], budget.get("p_values", {})
+    most = str(min(max(map(int, curves[side])) for side in SIDES))
+    budgets = ["1", "2", "5", "10", "20", most]
+    rows = []
+    for side in SIDES:
+        ends = str(max(map(int, curves[side])))
+        values = [curves[side].get(trials) for trials in [*budgets[:-1], ends]]
+        cells = ("–" if value is None else f"{value:.2f}" for value in values)
+        rows.append((f"`{name}`, {side}s", f"{budget['usual'][side]:.2f}", *cells))
+    said = (_p_value(p_values[trials]) if trials in p_values else "–" for trials in budgets)
+    return [*rows, (f"`{name}`, p", "–", *said)]
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def main() -> None:

@@ -86,8 +86,33 @@ def test_a_plan_that_helps_is_found_and_confirmed_on_fresh_seeds(tmp_path):
     assert {phase.mask for phase in found.plan if phase.sparsity} == {"random"}
     assert found.study.summary.verdicts["plan"].outcome == "helps"
     assert found.verdict.startswith("Use the plan")
+    assert "nothing held, the plan gains +" in found.verdict
+    assert found.verdict.count("it is the zeros that help") == 1
     assert {record["seed"] for record in found.study.records} == set(range(6))
     assert not any(phase.sparsity for phase in found.control)
+
+
+def test_a_plan_whose_rates_alone_do_as_well_is_told_from_its_zeros(tmp_path):
+    def by_its_course(run):
+        course = any(phase.name.startswith("sparse") for phase in run.plan)
+        score = 70 + course + random.Random(run.seed).gauss(0, 0.2)
+        return {"valid": {"top1": score}, "test": lambda: {"top1": score}}
+
+    found = search(by_its_course, tmp_path / "search", epochs=12, trials=8, confirm=8)
+    summary = found.study.summary
+    assert summary.verdicts["plan"].outcome == "helps"
+    assert summary.scores["matched"] == summary.scores["plan"]
+    assert found.verdict.startswith("The plan is ahead of the best tuned control, but not")
+    assert "the zeros make no measurable difference" in found.verdict
+    page = report([found.folder], tmp_path / "page.html").read_text("utf-8")
+    assert "the plan's matched control" in html.unescape(page)
+
+
+def test_where_the_matched_control_fails_the_verdict_does_without(network):
+    alone = [record for record in network.study.records if record["method"] != "matched"]
+    study = replace(network.study, records=tuple(alone))
+    assert "matched control" in network.verdict
+    assert "matched control" not in replace(network, study=study).verdict
 
 
 def test_where_no_plan_helps_the_control_is_advised(tmp_path):

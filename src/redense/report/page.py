@@ -261,6 +261,7 @@ def _judged_figures(group: Group, key: str, judgement: Judgement) -> dict[str, F
     to_control, to_baseline = summary.comparison.to_control, summary.comparison.to_baseline
     others = [name for name in group.labels if name not in (control, baseline)]
     beside = [name for name in group.labels if name in to_baseline]
+    others = [name for name in others if name in to_control]
     return {
         f"{key}-forest": forest(summary, to_control, others or list(to_control), control),
         f"{key}-beside": forest(summary, to_baseline, beside, baseline),

@@ -31,10 +31,12 @@ from redense.search.opened import judged_scores
 from redense.search.pictures import draw_budget, draw_choices
 from redense.search.space import SIDES, Layers, Side, Space, in_words
 from redense.search.trials import FIRST_SEED, Runs, Trials, Tried
+from redense.study.compare import Contrast, contrasts
 from redense.study.convergence import measure
 from redense.study.jobs import Job
-from redense.study.methods import Method
+from redense.study.methods import MATCHED, Method, matched_to
 from redense.study.running import Outcome, run_study
+from redense.study.summary import Summary
 from redense.study.work import FunctionWork
 
 CONFIDENCE = 0.95
@@ -98,15 +100,35 @@ class Found:
         except ValueError:
             return self.study.verdict
         found = summary.verdicts["plan"]
-        said = [_ADVICE[found.outcome], found.sentence[0].upper() + found.sentence[1:]]
+        alone = self._beside_matched(summary)
+        outcome = found.outcome
+        advice = _ADVICE[outcome]
+        if outcome == "helps" and alone is not None and alone.outcome != "helps":
+            advice = _WITHOUT_ZEROS
+        said = [advice, found.sentence[0].upper() + found.sentence[1:]]
+        if alone is not None:
+            low, high = alone.difference.interval
+            said.append(
+                "Beside its own matched control, the same phases and rates with nothing held, the "
+                f"plan gains {alone.difference.mean:+.3g}{_unit(summary)} (95 % interval {low:.3g} "
+                f"to {high:.3g}): {_ZEROS[alone.outcome]}."
+            )
         contrast = found.contrast.difference
-        unit = f" {summary.unit}" if summary.unit else ""
         luck = ": scores that were chosen for being the best are so in part by luck"
         said.append(
-            f"The search's validation scores promised {self.gain:+.3g}{unit} over the control, "
-            f"confirmed are {contrast.mean:+.3g}{unit}{luck if contrast.mean < self.gain else ''}."
+            f"The search's validation scores promised {self.gain:+.3g}{_unit(summary)} over the "
+            f"control, confirmed are {contrast.mean:+.3g}{_unit(summary)}"
+            f"{luck if contrast.mean < self.gain else ''}."
         )
         return "\n\n".join([*said, *(f"Missing: {one.why}." for one in self.study.failed)])
+
+    @staticmethod
+    def _beside_matched(summary: Summary) -> Contrast | None:
+        """The plan against its own phases and rates with nothing held; None where that failed."""
+        sides = {name: summary.scores.get(name, {}) for name in ("plan", MATCHED)}
+        if len(sides["plan"].keys() & sides[MATCHED].keys()) < 2:
+            return None
+        return contrasts(sides, MATCHED, higher_is_better=summary.higher_is_better)["plan"]
 
     def __str__(self) -> str:
         return "\n\n".join(
@@ -202,6 +224,21 @@ class Found:
         return f" The epochs took {minutes:.0f} minutes of one core." if minutes >= 1 else ""
 
 
+def _unit(summary: Summary) -> str:
+    return f" {summary.unit}" if summary.unit else ""
+
+
+_ZEROS = {
+    "helps": "it is the zeros that help",
+    "hurts": "the zeros hurt",
+    "no measurable difference": "the zeros make no measurable difference",
+    "unclear": "whether the zeros help, these runs do not settle",
+    "too few seeds": "too few seeds to say what the zeros do",
+}
+_WITHOUT_ZEROS = (
+    "The plan is ahead of the best tuned control, but not measurably by what it holds at zero: "
+    "train by its phases and rates with nothing held, the simpler of the two."
+)
 _ADVICE = {
     "helps": "Use the plan: beside the best tuned control it helps.",
     "hurts": "Do not use the plan: the best tuned control is better.",
@@ -480,10 +517,16 @@ class Search:
             write_text(self.folder / f"{side}.toml", as_toml(best[side].method))
 
     def _confirm(self, best: Mapping[Side, Tried], jobs: int, backend: str) -> Study:
+        """The two that were chosen, and the plan's phases and rates with nothing held: a control
+        that luck chose may be beaten by those alone."""
         question = Question(
             folder=self.folder / "confirm",
             train=self.train,
-            methods={side: best[side].method for side in SIDES},
+            methods={
+                "plan": best["plan"].method,
+                MATCHED: matched_to(best["plan"].method),
+                "control": best["control"].method,
+            },
             seeds=self.confirm,
             config=self.config,
             source_sha256=self.source_sha256,

@@ -11,7 +11,7 @@ better.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -71,6 +71,7 @@ def compare(
     higher_is_better: bool = True,
     confidence: float = 0.95,
     matched: Mapping[str, str] | None = None,
+    aside: Collection[str] = (),
 ) -> Comparison:
     """Set every method against ``control`` (the same phases with sparsity 0) and ``baseline`` (the
     dense net).
@@ -79,6 +80,8 @@ def compare(
 
     Args:
         matched: methods with a control of their own, by name: ``{"relearn": "full_lr"}``.
+        aside: methods that nobody asks about against these two, and that Holm's correction must not
+            count.
     """
     check_scores(scores, control, baseline)
     against = partial(
@@ -86,6 +89,7 @@ def compare(
         scores,
         higher_is_better=higher_is_better,
         confidence=confidence,
+        aside=aside,
     )
     return Comparison(
         control=control,
@@ -108,14 +112,15 @@ def contrasts(
     higher_is_better: bool = True,
     confidence: float = 0.95,
     own: Mapping[str, str] | None = None,
+    aside: Collection[str] = (),
 ) -> dict[str, Contrast]:
-    """Every other method against ``reference``, or against its ``own``, with Holm's correction over
-    them."""
+    """Every other method but those ``aside`` against ``reference``, or against its ``own``, with
+    Holm's correction over them."""
     check_scores(scores, reference)
     references = {method: (own or {}).get(method, reference) for method in scores}
     differences = {}
     for method in scores:
-        if method == reference:
+        if method == reference or method in aside:
             continue
         shared = _shared_seeds(scores, method, references[method])
         differences[method] = paired_difference(

@@ -288,6 +288,30 @@ METHODS: Mapping[str, Kind] = {
 """Every method by name, the simplest to live with first."""
 
 
+MATCHED = "matched"
+_OF_A_SEARCH = {
+    MATCHED: Kind(
+        "the plan's matched control",
+        "the same phases, rates and epochs as the plan, nothing held",
+        0,
+        "dash",
+        _lower_lr,
+    )
+}
+"""What stands beside a search's plan and control, and is compared with the plan alone; `METHODS`
+are those that one may ask for."""
+
+
+def matched_to(method: Method) -> Method:
+    """The same training with nothing held: what a plan's zeros are worth is seen beside it.
+
+    >>> from redense import dsd
+    >>> matched_to(Method(dsd(dense=2, sparse=1, redense=1))).plan.phases[1].sparsity
+    0.0
+    """
+    return replace(method, plan=_lower_lr(method.plan).plan, include=())
+
+
 def simplicity(label: str) -> tuple[int, str]:
     """A key to sort labels by, the simplest to live with first; a plan of the user's own comes
     last."""
@@ -298,7 +322,8 @@ def simplicity(label: str) -> tuple[int, str]:
 
 def kind_of(label: str) -> Kind | None:
     """What ``dsd`` or ``dsd@0.5`` is; None for a plan of the user's own."""
-    return METHODS.get(label.partition("@")[0])
+    name = label.partition("@")[0]
+    return METHODS.get(name) or _OF_A_SEARCH.get(name)
 
 
 def is_proved(label: str) -> bool:
@@ -385,7 +410,7 @@ def shared_epochs(one: Method, other: Method) -> int:
 
 def _check_own(name: str) -> None:
     """A name becomes a folder, ``NAME--SEED``, and ``@`` marks a sparsity."""
-    if name in METHODS:
+    if kind_of(name):
         raise ValueError(f"{name!r} is a method of redense's own; call your plan otherwise")
     if not re.fullmatch(r"\w[\w.+ -]*", name) or "--" in name or name.endswith(("-", " ")):
         raise ValueError(

@@ -14,7 +14,7 @@ from rich.table import Table
 from redense.study.compare import Comparison, Contrast, compare
 from redense.study.convergence import Convergence, measure
 from redense.study.looks import confidence, looks
-from redense.study.methods import BASELINE, CONTROL, is_proved, own_controls, simplicity
+from redense.study.methods import BASELINE, CONTROL, MATCHED, is_proved, own_controls, simplicity
 from redense.study.verdict import (
     Choice,
     Verdict,
@@ -103,6 +103,7 @@ def summarize_records(
         higher_is_better=higher,
         confidence=confidence(most),
         matched=own_controls(scores, control),
+        aside=(MATCHED,),
     )
     said = f"{split} {metric}"
     return Summary(
