@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import redense
-from redense import constraint
 
 from .measure import machine, seconds, spread
 from .workloads import OPTIMIZERS, WORKLOADS, asked_for
 
 SPARSITY = 0.3
-_OURS = ("_before_step", "_after_step", "_after_others")
 
 
 class Clock:
@@ -52,17 +50,18 @@ def ours(
     model: nn.Module, optimizer: torch.optim.Optimizer, masks: dict[str, Tensor], clock: Clock
 ) -> Iterator[None]:
     """`redense.Constraint`, each of its hooks on the clock."""
-    places = [(constraint._Held, "__call__"), *((redense.Constraint, name) for name in _OURS)]
-    before = [getattr(place, name) for place, name in places]
-    for (place, name), function in zip(places, before, strict=True):
-        setattr(place, name, clock.around(function))
+    held = redense.Constraint(model, optimizer, masks)
+    weights = [model.get_parameter(name) for name in masks]
+    gradients: Any = [weight._post_accumulate_grad_hooks for weight in weights]
+    steps: Any = [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+    own = {handle.id for handle in held._handles}
+    for hooks in (*gradients, *steps):
+        for number in own & hooks.keys():
+            hooks[number] = clock.around(hooks[number])
     try:
-        held = redense.Constraint(model, optimizer, masks)
         yield
-        held.detach()
     finally:
-        for (place, name), function in zip(places, before, strict=True):
-            setattr(place, name, function)
+        held.detach()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -31,10 +32,11 @@ from torch import Tensor
 from benchmarks.odd_tensors import KINDS, Case, Draws
 from redense.runs.record import environment
 from redense.tensors import zeroing
+from redense.tensors.watching import PlainWatch
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results/bench/sanitize.json"
-SOURCE = ROOT / "src/redense/tensors/_kernels.c"
+SOURCES = sorted((ROOT / "src/redense/tensors").glob("*.c"))
 FLAGS = (
     *("-O2", "-g", "-fno-omit-frame-pointer", "-fopenmp", "-fPIC", "-shared"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -48,7 +50,7 @@ def compile_kernel(folder: Path) -> Path:
     """The kernel with sanitizers, in ``folder``."""
     library = folder / "_kernels.so"
     headers = f"-I{sysconfig.get_path('include')}"
-    subprocess.run(["gcc", *FLAGS, headers, str(SOURCE), "-o", str(library)], check=True)
+    subprocess.run(["gcc", *FLAGS, headers, *map(str, SOURCES), "-o", str(library)], check=True)
     return library
 
 
@@ -67,16 +69,15 @@ def watch(library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def load_kernel(library: Path) -> Kernel:
-    """The function of a compiled kernel."""
+def load_module(library: Path) -> Any:
+    """A compiled kernel."""
     loader = ExtensionFileLoader("_kernels", str(library))
     spec = spec_from_file_location("_kernels", library, loader=loader)
     if spec is None:
         raise ImportError(f"{library} is no extension module")
     module = module_from_spec(spec)
     loader.exec_module(module)
-    kernel: Kernel = module.zero_by_bits
-    return kernel
+    return module
 
 
 def run_cases(kernel: Kernel, cases: int, seed: int) -> dict[str, Any]:
@@ -95,6 +96,38 @@ def run_cases(kernel: Kernel, cases: int, seed: int) -> dict[str, Any]:
         if bytes_ != wanted:
             differences.append(f"case {number}, {kind}, {way}")
     return {"kinds": dict(kinds), "ways": dict(ways), "differences": differences}
+
+
+def run_watches(watch: type[PlainWatch], cases: int, seed: int) -> list[str]:
+    """Cases that come out otherwise as a gradient that the compiled Watch zeroes than as one that
+    Python does."""
+    names = list(KINDS)
+    zeroing.kernel = None
+    return [
+        f"case {number}, {name}, as a gradient"
+        for number, name in ((number, names[number % len(names)]) for number in range(cases))
+        if as_gradient(KINDS[name](Draws(seed, number)), watch)
+        != as_gradient(KINDS[name](Draws(seed, number)), PlainWatch)
+    ]
+
+
+def as_gradient(case: Case, watch: type[PlainWatch]) -> bytes:
+    """All bytes after two backward passes that gave this gradient."""
+
+    class Held(watch):  # type: ignore[misc, valid-type]
+        def zero_gradient(self, gradient: Tensor) -> None:
+            self.kept.zero_(gradient)
+            self.trust_gradient(gradient)
+
+    weight: Any = SimpleNamespace(grad=case.tensor)
+    try:
+        held = Held(weight, zeroing.Kept(case.mask))
+        held(weight)
+        held(weight)
+        said = f"{held.gradient_was_changed()}"
+    except REFUSALS:
+        said = "refused"
+    return b"".join([said.encode(), *map(_bytes_of, case.memory)])
 
 
 def zero(case: Case, kernel: Kernel | None) -> tuple[bytes, str]:
@@ -135,11 +168,13 @@ def _of_gcc(name: str) -> str:
 def _watched(library: Path, cases: int, seed: int) -> int:
     """The part that the sanitizers watch."""
     warnings.simplefilter("ignore")  # torch's, of what is odd
-    kernel = load_kernel(library)
+    module = load_module(library)
     if cases:
-        print(json.dumps(run_cases(kernel, cases, seed)))
+        counts = run_cases(module.zero_by_bits, cases, seed)
+        counts["differences"] += run_watches(module.Watch, cases, seed)
+        print(json.dumps(counts))
     else:
-        read_past_the_end(kernel)
+        read_past_the_end(module.zero_by_bits)
     return 0
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from .optimizers import (
 from .plan import Sparsity, check_sparsity, plain_name
 from .prunable import Patterns, prunable
 from .tensors.sharded import is_sharded, shard_of
+from .tensors.watching import Watch
 from .tensors.zeroing import Kept, zero_all_pruned_, zero_pruned_
 
 
@@ -151,10 +151,11 @@ class Constraint:
         for held in self._held:
             register: Any = held.weight.register_post_accumulate_grad_hook
             self._handles.append(register(held))
+        unseen = torch.compiler.disable  # by Dynamo, which cannot look into compiled code
         for opt in optimizers:
-            before = opt.register_step_pre_hook(self._before_step)
-            after = opt.register_step_post_hook(self._after_step)
-            last = opt.register_step_post_hook(self._after_others)
+            before = opt.register_step_pre_hook(unseen(self._before_step))
+            after = opt.register_step_post_hook(unseen(self._after_step))
+            last = opt.register_step_post_hook(unseen(self._after_others))
             self._handles += [before, after, last]
             self._order[opt] = _Order(opt, before.id, after.id, last.id)
         for wrapper in wrappers:
@@ -452,11 +453,7 @@ def _dense(gradient: Tensor) -> Tensor:
     return gradient
 
 
-def _nothing() -> None:
-    """A gradient that there never was."""
-
-
-class _Held:
+class _Held(Watch):
     """One weight and its mask; called as the weight's gradient hook."""
 
     def __init__(
@@ -467,17 +464,15 @@ class _Held:
         mask: Tensor,
         optimizers: list[Optimizer],
     ) -> None:
+        super().__init__(weight, Kept(shard_of(mask)[0]))
         self.constraint, self.name = constraint, name
-        self.weight, self.mask, self.optimizers = weight, mask, optimizers
-        self.kept = Kept(shard_of(mask)[0])
+        self.mask, self.optimizers = mask, optimizers
         self._distributed = is_sharded(weight)
-        self._masked: tuple[Callable[[], Tensor | None], int] = (_nothing, 0)
-        self._seen = (-1, 0)
 
-    def __call__(self, weight: Tensor) -> None:
-        gradient = weight.grad
-        if gradient is None:
-            return
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.constraint.__reduce_ex__(protocol)
+
+    def zero_gradient(self, gradient: Tensor) -> None:
         if _at_once(gradient):
             self.constraint.zero_when_complete(self)
             return
@@ -502,20 +497,3 @@ class _Held:
             return False
         local = shard_of(self.weight)[0].detach()
         return bool(local[~self.kept.mask].any())
-
-    def was_written(self) -> bool:
-        """Whether anything but the optimizer is seen to have written to the weight: a checkpoint,
-        an average, a clamp."""
-        return (self.weight._version, self.weight.data_ptr()) != self._seen
-
-    def gradient_was_changed(self) -> bool:
-        """Whether there is a gradient, and it is not the one that was zeroed last."""
-        gradient = self.weight.grad
-        known, version = self._masked
-        return gradient is not None and (known() is not gradient or version != gradient._version)
-
-    def trust_weight(self) -> None:
-        self._seen = (self.weight._version, self.weight.data_ptr())
-
-    def trust_gradient(self, gradient: Tensor) -> None:
-        self._masked = (weakref.ref(gradient), gradient._version)

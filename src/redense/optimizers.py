@@ -13,6 +13,7 @@ for good.
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from torch import distributed as dist
 from torch.optim import LBFGS, Optimizer
 
 from .tensors.sharded import shard_of
+from .tensors.watching import stamp
 
 Optimizers = Optimizer | Iterable[Optimizer]
 
@@ -186,26 +188,33 @@ class KnownState:
 
     def __init__(self, optimizer: Optimizer, weights: Iterable[Tensor]) -> None:
         self._optimizer, self._weights = optimizer, list(weights)
+        self._keys, self._every, self._own = list[Any](), list[Any](), list[Any]()
         self.trust()
 
     def trust(self) -> None:
         """Take the state as it is now for the optimizer's own."""
         self._tensors = self._now()
-        self._versions = [value._version for value in self._tensors]
+        self._stamp = stamp(self._tensors)
 
     def was_written(self) -> bool:
         """Whether there are other tensors, or one has been written to, since `trust`."""
-        now = self._now()
-        return list(map(id, now)) != list(map(id, self._tensors)) or self._versions != [
-            value._version for value in now
-        ]
+        return stamp(self._now()) != self._stamp
 
     def _now(self) -> list[Tensor]:
-        states = filter(None, map(self._optimizer.state.get, self._weights))
-        values = [value for state in states for value in state.values()]
-        if any(isinstance(value, (dict, list, tuple)) for value in values):
-            return [value for _, value in _tensors(values)]
-        return [value for value in values if isinstance(value, Tensor)]
+        keys, every = list(self._optimizer.state), list(self._optimizer.state.values())
+        if not (_are_the_same(keys, self._keys) and _are_the_same(every, self._every)):
+            # looked up by weight only where there are others: hashing a tensor is slow
+            states = map(self._optimizer.state.get, self._weights)
+            self._own = [state for state in states if isinstance(state, Mapping)]
+            self._keys, self._every = keys, every
+        values = [value for state in self._own for value in state.values()]
+        if set(map(type, values)) <= {Tensor}:
+            return values
+        return [value for _, value in _tensors(values)]
+
+
+def _are_the_same(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 def _elementwise(optimizer: Optimizer, weight: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -6,9 +6,7 @@
  * zeroing.py does the same in plain torch. Threads are torch's own where torch brings GNU's libgomp under its own
  * name, as its wheels for Linux do.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
+#include "_watch.h"
 #include <string.h>
 
 #ifndef _OPENMP
@@ -23,8 +21,6 @@
 #else
 #define WIDEST
 #endif
-
-#define PIECE 32768 /* elements that one thread takes at a time; fewer are not worth a second thread */
 
 /* bits_32 may begin anywhere: in torch.frombuffer(content, offset=1), say */
 #define ZERO_PRUNED(WIDTH)                                                                                             \
@@ -41,7 +37,11 @@
             bits[i] &= (uint##WIDTH##_t)-(uint##WIDTH##_t)(kept[i / 8] >> i % 8 & 1);                                  \
     }                                                                                                                  \
     static void zero_##WIDTH(bits_##WIDTH *bits, const uint8_t *kept, Py_ssize_t count, int threads) {                 \
-        _Pragma("omp parallel for schedule(static) num_threads(threads) if (count > PIECE)")                           \
+        if (count <= PIECE || threads == 1) { /* even a team of one costs OpenMP a microsecond */                      \
+            zero_piece_##WIDTH(bits, kept, count);                                                                     \
+            return;                                                                                                    \
+        }                                                                                                              \
+        _Pragma("omp parallel for schedule(static) num_threads(threads)")                                              \
         for (Py_ssize_t start = 0; start < count; start += PIECE)                                                      \
             zero_piece_##WIDTH(bits + start, kept + start / 8, count - start < PIECE ? count - start : PIECE);         \
     }
@@ -50,6 +50,13 @@ ZERO_PRUNED(8)
 ZERO_PRUNED(16)
 ZERO_PRUNED(32)
 ZERO_PRUNED(64)
+
+void zero_elements(void *elements, const uint8_t *kept, Py_ssize_t count, Py_ssize_t width, int threads) {
+    if (width == 1) zero_8(elements, kept, count, threads);
+    if (width == 2) zero_16(elements, kept, count, threads);
+    if (width == 4) zero_32(elements, kept, count, threads);
+    if (width == 8) zero_64(elements, kept, count, threads);
+}
 
 static PyObject *zero_by_bits(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
     if (given != 5) return PyErr_Format(PyExc_TypeError, "zero_by_bits takes 5 arguments, got %zd", given);
@@ -62,10 +69,7 @@ static PyObject *zero_by_bits(PyObject *module, PyObject *const *arguments, Py_s
         return PyErr_Format(PyExc_ValueError, "an element has 1, 2, 4 or 8 bytes, got %zd", width);
     if (count > 0 && (!bits || !kept)) return PyErr_Format(PyExc_ValueError, "a tensor has no memory of its own");
     Py_BEGIN_ALLOW_THREADS
-    if (width == 1) zero_8(bits, kept, count, threads);
-    if (width == 2) zero_16(bits, kept, count, threads);
-    if (width == 4) zero_32(bits, kept, count, threads);
-    if (width == 8) zero_64(bits, kept, count, threads);
+    zero_elements(bits, kept, count, width, threads);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -112,6 +116,10 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", NULL, 0, methods, NULL, NULL, NULL, NULL};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__kernels(void) {
+    PyObject *module = PyModule_Create(&definition);
+    if (module && add_watch(module)) Py_CLEAR(module);
+    return module;
+}

@@ -36,11 +36,11 @@ class Kept:
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
-        self._packed: tuple[int, int, Tensor] | None = None
+        self.packed: tuple[int, int, Tensor] | None = None
         ordinary = type(mask) is Tensor and mask.is_cpu and not mask.is_inference()
-        self._shape, self._count = mask.shape, mask.numel()
-        self._stride = mask.stride() if ordinary and _gapless(mask) else None
-        self._contiguous = ordinary and mask.is_contiguous()
+        self.shape, self.count = mask.shape, mask.numel()
+        self.stride = mask.stride() if ordinary and _gapless(mask) else None
+        self.contiguous = ordinary and mask.is_contiguous()
 
     def zero_(self, tensor: Tensor) -> Tensor:
         """Set ``tensor`` to exactly +0.0 where the mask is False, in place; NaN and infinities too.
@@ -53,13 +53,13 @@ class Kept:
         """
         if not self._fits(tensor):
             return zero_pruned_plain_(tensor, self.mask)
-        packed = self._packed
+        packed = self.packed
         if packed is None or packed[0] != self.mask._version:
             packed = self._pack()
         kernel(
             tensor.data_ptr(),
             packed[1],
-            self._count,
+            self.count,
             tensor.element_size(),
             torch.get_num_threads(),
         )
@@ -71,16 +71,16 @@ class Kept:
         what the kernel must not get wrong."""
         if type(tensor) not in _PLAIN or kernel is None:
             return False  # a subclass may have no memory
-        if not tensor.is_cpu or tensor.shape != self._shape:
+        if not tensor.is_cpu or tensor.shape != self.shape:
             return False
-        return tensor.stride() == self._stride or (self._contiguous and tensor.is_contiguous())
+        return tensor.stride() == self.stride or (self.contiguous and tensor.is_contiguous())
 
     def _pack(self) -> tuple[int, int, Tensor]:
         """The mask as it is now, a bit an element: its version, their address and themselves, which
         change together, for another thread may ask in the same moment."""
         version = self.mask._version
-        bits = pack_bits(self.mask.as_strided((self._count,), (1,)))
-        self._packed = packed = (version, bits.data_ptr(), bits)
+        bits = pack_bits(self.mask.as_strided((self.count,), (1,)))
+        self.packed = packed = (version, bits.data_ptr(), bits)
         return packed
 
 
