@@ -30,6 +30,7 @@ STUDIES = {
     "vgg-noise20": "the same, 20 % of the labels wrong",
     "vgg-noise40": "the same, 40 % of the labels wrong",
     "warm-start": "the same net, trained on 1,000 images, gone on with on 2,000",
+    "warm-scratch": "those 2,000 images from scratch: no plan, what `warm-start` stands beside",
     "fine-tune": "small net, trained on one artist's emoji, fine-tuned on 500 of another's",
     "captions-converged": "NeuralTalk on emoji drawings, 30 + 20 epochs, the paper's rates",
     "digits": "DeepSpeech 2, small, on strings of spoken digits, 16 + 10 epochs, the paper's rates",

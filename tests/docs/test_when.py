@@ -189,6 +189,23 @@ def test_the_default_of_these_studies_is_the_recipe_s():
         assert float(pairs[f"--{name.replace('_', '-')}"]) == getattr(default, name)
 
 
+def test_what_a_start_from_scratch_gives_is_the_records():
+    text = " ".join(PAGE.split())
+
+    def scores(study, method):
+        kept = records(RESULTS / study)
+        return {one["seed"]: one["test"]["top1"] for one in kept if one["method"] == method}
+
+    went_on = scores("warm-start", "longer")
+    long, short = (
+        _paired(went_on, scores("warm-scratch", method), higher_is_better=True)
+        for method in ("longer", "dense")
+    )
+    low, high = long.interval
+    assert f"is {long.mean:.2f} points [{low:.2f}, {high:.2f}] ahead of one that learns" in text
+    assert f"and {short.mean:.2f} ahead of one that has 16" in text
+
+
 def confirmed(name):
     """(the contrast of a search's plan with its tuned control, each one's scores by seed)."""
     kept = records(RESULTS / name / "confirm")
