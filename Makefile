@@ -170,7 +170,7 @@ results-warm-start: setup runs/warm-start/model.safetensors
 	$(call results,warm-start,images,$(WARM) $(WARM_STUDY) --init runs/warm-start/model.safetensors)
 
 # the same 2,000 images from scratch: 16 epochs, and 46
-WARM_SCRATCH = $(WARM) --train-images 2000 --seeds 12 --methods dense,longer \
+WARM_SCRATCH = $(WARM) --train-images 2000 --seeds 12 --methods dense,longer,lower_lr \
 	--dense 16 --sparse 15 --redense 15 --sparsity 0.3
 results-warm-scratch: setup
 	$(call results,warm-scratch,images,$(WARM_SCRATCH))
