@@ -35,6 +35,7 @@ STUDIES = {
     "captions-converged": "NeuralTalk on emoji drawings, 30 + 20 epochs, the paper's rates",
     "digits": "DeepSpeech 2, small, on strings of spoken digits, 16 + 10 epochs, the paper's rates",
     "fashion-mnist": "VGG-like net with batch-norm and dropout, all 55,000 images, 8 + 8 epochs",
+    "fashion-mnist-erased": "the same on pictures with pieces missing, 8 + 16 epochs",
     "images-default": "the recipe's default: small net, 10,000 images, 2 + 6 epochs",
     "images-default-first": "the default that was tried first, 4 + 4 epochs, the last 2 at 0.3",
     "emoji-default": "the default on colour drawings of emoji, 32 px, 9 groups",
