@@ -4,7 +4,8 @@ The kernel is compiled with GCC's sanitizers, and a process that they watch zero
 `benchmarks.odd_tensors`: a byte touched outside of one ends it. Each case is made twice, once for
 the door to the kernel and once for plain torch, and all bytes of both, neighbours included, must
 come out the same; so must a gradient that the compiled hook zeroes and one that Python's does. That
-the sanitizers watch is shown by a read past a mask's end, which they must catch. Counts go to results/bench/sanitize.json.
+the sanitizers watch is shown by a read past a mask's end, which they must catch. Counts go to
+results/bench/sanitize.json.
 """
 
 from __future__ import annotations
