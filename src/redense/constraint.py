@@ -151,7 +151,8 @@ class Constraint:
         for held in self._held:
             register: Any = held.weight.register_post_accumulate_grad_hook
             self._handles.append(register(held))
-        unseen = torch.compiler.disable  # by Dynamo, which cannot look into compiled code
+        # by Dynamo, which cannot look into compiled code
+        unseen: Callable[[Any], Any] = torch.compiler.disable
         for opt in optimizers:
             before = opt.register_step_pre_hook(unseen(self._before_step))
             after = opt.register_step_post_hook(unseen(self._after_step))
