@@ -261,6 +261,34 @@ def test_what_the_page_says_of_searches_is_the_records():
     assert f"it beat is {behind:.2f} points *behind* untuned" in text
 
 
+def test_what_the_page_says_of_zeros_and_of_few_trials_is_the_records():
+    text = " ".join(PAGE.split())
+
+    def worth(name):
+        _, scores = confirmed(name)
+        return _paired(scores["plan"], scores["matched"], higher_is_better=True)
+
+    forty, twenty, warm = map(worth, ("search-noise40", "search-noise20", "search-warm-start"))
+    said = f"{forty.mean:.1f} points in `search-noise40`, {twenty.mean:.1f} in `search-noise20`"
+    assert said in text
+    assert warm.interval[0] < 0 < warm.interval[1]
+    assert f"its own matched control is {-warm.mean:.2f} ahead of it" in text
+    contrast, _ = confirmed("search-warm-start")
+    assert f"It is {contrast.difference.mean:.2f} points ahead of the control that" in text
+    frozen = json.loads((RESULTS / "search-warm-start" / "frozen.json").read_text("utf-8"))
+    plan = [(phase["sparsity"], phase["mask"], phase["lr"]) for phase in frozen["plan"]["plan"]]
+    assert plan == [(0.3, "magnitude", 1.0), (0.0, "magnitude", 0.1)]
+    found = json.loads((RESULTS / "search-noise40" / "found.json").read_text("utf-8"))["budget"]
+    ahead = found["curves"]["plan"]["5"] - found["curves"]["control"]["5"]
+    assert found["p_values"]["5"] < 0.001
+    assert f"of five from `search-noise40` plans are {ahead:.1f} points ahead (p < 0.001)" in text
+    lost = [-confirmed(name)[0].difference.mean for name in ("few-noise40", "few-vgg-noise40")]
+    assert (
+        f"and the plan lost by {lost[0]:.1f}. In `few-vgg-noise40` it lost by {lost[1]:.1f}" in text
+    )
+    assert confirmed("few-vgg-noise40")[0].outcome == "unclear"
+
+
 def test_the_first_searches_on_wrong_labels_are_the_records():
     text = " ".join(PAGE.split())
     contrast, _ = confirmed("search-label-noise")
