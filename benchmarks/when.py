@@ -55,6 +55,8 @@ SEARCHES = {
 }
 """Every search by its folder, in words."""
 
+_TRIALS = ("1", "2", "5", "10", "20")
+
 PAGE = Path(__file__).parent.parent / "docs" / "when.md"
 MARKS = "<!-- made by python -m benchmarks.when -->\n\n", "\n\n<!-- end -->"
 SEARCH_MARKS = "<!-- searches, made by python -m benchmarks.when -->\n\n", "\n\n<!-- end -->"
@@ -130,8 +132,7 @@ def searches() -> str:
     head = ("search", "trials of each", "the plan", "the best tuned control", "difference", "p")
     head = (*head, "minus its own matched control")
     confirmed = [head, ("---",) * len(head)]
-    budgets = ("0, customary", "1", "2", "5", "10", "20", "all")
-    columns = ("expected test score after so many trials", *budgets)
+    columns = ("expected test score after so many trials", "0, customary", *_TRIALS, "all")
     expected = [columns, ("---",) * len(columns)]
     for name, words in SEARCHES.items():
         found = json.loads((RESULTS / name / "found.json").read_text("utf-8"))
@@ -154,18 +155,14 @@ def searches() -> str:
 
 
 def _expected(name: str, budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A search's rows of score against tuning budget, and the p-values of their difference."""
-    curves, p_values = budget["curves"], budget.get("p_values", {})
-    most = str(min(max(map(int, curves[side])) for side in SIDES))
-    budgets = ["1", "2", "5", "10", "20", most]
+    """A search's rows of score against tuning budget."""
     rows = []
     for side in SIDES:
-        ends = str(max(map(int, curves[side])))
-        values = [curves[side].get(trials) for trials in [*budgets[:-1], ends]]
+        curve = budget["curves"][side]
+        values = [*(curve.get(trials) for trials in _TRIALS), curve[max(curve, key=int)]]
         cells = ("–" if value is None else f"{value:.2f}" for value in values)
         rows.append((f"`{name}`, {side}s", f"{budget['usual'][side]:.2f}", *cells))
-    said = (_p_value(p_values[trials]) if trials in p_values else "–" for trials in budgets)
-    return [*rows, (f"`{name}`, p", "–", *said)]
+    return rows
 
 
 def _p_value(value: float) -> str:

@@ -25,7 +25,7 @@ from redense.runs.sections import Section, Text
 from redense.study.folder import keep_verdict, open_study, records, verdicts
 from redense.study.jobs import Job, as_they_lie, plan_jobs, saved_share
 from redense.study.looks import confidence, looked_before, looks
-from redense.study.methods import BASELINE, CONTROL, METHODS, Method, build_methods
+from redense.study.methods import BASELINE, CONTROL, METHODS, Method, build_methods, set_aside
 from redense.study.running import run_study
 from redense.study.stats import least_seeds
 from redense.study.summary import Summary, print_table, sentences, settled, summarize_records
@@ -407,7 +407,8 @@ class Question:
     @property
     def least_seeds(self) -> int:
         """With fewer no difference can pass, however large."""
-        return least_seeds(len(self.methods) - 1, confidence(self._most))
+        compared = self.methods.keys() - set_aside(self.control)
+        return least_seeds(len(compared) - 1, confidence(self._most))
 
     @property
     def _most(self) -> int | None:

@@ -41,7 +41,8 @@ class Looking:
         epochs: the budget behind it.
         trials: of plans, and as many of controls.
         seeds: that a trial may get; what is clearly behind after the first gets no more.
-        confirm: fresh seeds on which the best plan and the best control meet.
+        confirm: fresh seeds on which the best plan and the best control meet, and the plan's own
+            matched control (its phases and rates, nothing held) beside them.
         space: a TOML file that narrows or widens where is looked: sparsity = [0.3, 0.8], masks,
             layers, passes, sparse_share, lr, decays, weight_decay, shrink, scored.
         plan: a plan's file, sensitivity.toml say, whose sparsity for each pattern is tried as one

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from redense.files.typed import Count, Kind, Number, read_json
 from redense.report.figures import Figure, plain
@@ -36,7 +36,6 @@ class _Budget(TypedDict):
     metric: str
     usual: dict[str, Number]
     curves: dict[str, dict[str, Number]]
-    p_values: NotRequired[dict[str, Number]]
 
 
 class _Found(TypedDict):
@@ -225,13 +224,7 @@ def _budgets(budget: _Budget) -> Table:
         scores = [budget["curves"][side].get(str(trials)) for side in SIDES]
         cells = [Cell("–") if score is None else number(score, ".4g") for score in scores]
         rows.append([Cell(str(trials)), *cells])
-    columns: tuple[str, ...] = ("trials", "plans", "controls")
-    if "p_values" in budget:  # searches of before have none
-        columns = (*columns, "p")
-        for row in rows:
-            known = budget["p_values"].get(row[0].text)
-            row.append(Cell("–") if known is None else number(known, ".2g"))
-    return Table(f"Expected {budget['metric']} of the best", columns, rows)
+    return Table(f"Expected {budget['metric']} of the best", ("trials", "plans", "controls"), rows)
 
 
 def _ranked(found: _Found, side: str) -> Table:

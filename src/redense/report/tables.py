@@ -78,7 +78,7 @@ def scores_table(summary: Summary) -> Table:
                 number(mine.n, "d"),
                 number(mine.mean, f".{summary.decimals}f"),
                 number(mine.sd, f".{summary.decimals}f"),
-                *_difference(summary, summary.comparison.to_control.get(label)),
+                *_to_control(summary, label),
             ]
         )
     titles = (
@@ -163,9 +163,15 @@ def _titles(summary: Summary, reference: str) -> tuple[str, ...]:
     )
 
 
-def _difference(summary: Summary, contrast: Contrast | None) -> list[Cell]:
-    if contrast is None:
-        return [_NONE, Cell("the control"), _NONE, _NONE]
+def _to_control(summary: Summary, label: str) -> list[Cell]:
+    contrast = summary.comparison.to_control.get(label)
+    if contrast is not None:
+        return _difference(summary, contrast)
+    named = Cell("the control") if label == summary.comparison.control else _NONE
+    return [_NONE, named, _NONE, _NONE]
+
+
+def _difference(summary: Summary, contrast: Contrast) -> list[Cell]:
     difference, sign = contrast.difference, 1 if summary.higher_is_better else -1
     low, high = sorted(sign * bound for bound in difference.interval)
     d = summary.decimals

@@ -34,7 +34,7 @@ from redense.search.trials import FIRST_SEED, Runs, Trials, Tried
 from redense.study.compare import Contrast, contrasts
 from redense.study.convergence import measure
 from redense.study.jobs import Job
-from redense.study.methods import MATCHED, Method, matched_to
+from redense.study.methods import MATCHED, TUNED, Method, matched_to
 from redense.study.running import Outcome, run_study
 from redense.study.summary import Summary
 from redense.study.work import FunctionWork
@@ -61,7 +61,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Found:
-    """The best plan, the best control, and what their meeting on fresh seeds came to."""
+    """The best plan, the best control, and what came of them and of the plan's matched control on
+    fresh seeds."""
 
     folder: Path
     best: Tried
@@ -101,11 +102,7 @@ class Found:
             return self.study.verdict
         found = summary.verdicts["plan"]
         alone = self._beside_matched(summary)
-        outcome = found.outcome
-        advice = _ADVICE[outcome]
-        if outcome == "helps" and alone is not None and alone.outcome != "helps":
-            advice = _WITHOUT_ZEROS
-        said = [advice, found.sentence[0].upper() + found.sentence[1:]]
+        said = [self._advice(summary, alone), found.sentence[0].upper() + found.sentence[1:]]
         if alone is not None:
             low, high = alone.difference.interval
             said.append(
@@ -121,6 +118,19 @@ class Found:
             f"{luck if contrast.mean < self.gain else ''}."
         )
         return "\n\n".join([*said, *(f"Missing: {one.why}." for one in self.study.failed)])
+
+    @staticmethod
+    def _advice(summary: Summary, alone: Contrast | None) -> str:
+        """What to train by: the plan only where nothing speaks for its rates alone."""
+        outcome = summary.verdicts["plan"].outcome
+        if outcome != "helps" or alone is None or alone.outcome in ("helps", "too few seeds"):
+            return _ADVICE[outcome]
+        rates = contrasts(
+            {name: summary.scores[name] for name in (MATCHED, TUNED)},
+            TUNED,
+            higher_is_better=summary.higher_is_better,
+        )[MATCHED]
+        return f"{_AHEAD} {_RATES if rates.outcome == 'helps' else _UNSETTLED}"
 
     @staticmethod
     def _beside_matched(summary: Summary) -> Contrast | None:
@@ -163,6 +173,7 @@ class Found:
             "metric": self.metric,
             "higher_is_better": self.higher_is_better,
             "verdict": self.verdict.split("\n\n"),
+            "beside_matched": self._zeros,
             "said": [
                 *self._mattered(),
                 self._spent(),
@@ -170,6 +181,24 @@ class Found:
             ],
             "budget": asdict(self.budget) if self.budget else None,
             "tried": tried,
+        }
+
+    @property
+    def _zeros(self) -> dict[str, Any] | None:
+        """The plan minus its matched control, as numbers."""
+        try:
+            alone = self._beside_matched(self.study.summary)
+        except ValueError:
+            return None
+        if alone is None:
+            return None
+        found = alone.difference
+        return {
+            "mean": found.mean,
+            "interval": list(found.interval),
+            "p": found.p_value,
+            "seeds": found.n,
+            "outcome": alone.outcome,
         }
 
     def ranked(self, side: Side) -> list[Tried]:
@@ -229,16 +258,18 @@ def _unit(summary: Summary) -> str:
 
 
 _ZEROS = {
-    "helps": "it is the zeros that help",
-    "hurts": "the zeros hurt",
-    "no measurable difference": "the zeros make no measurable difference",
-    "unclear": "whether the zeros help, these runs do not settle",
-    "too few seeds": "too few seeds to say what the zeros do",
+    "helps": "its zeros help over its own rates",
+    "hurts": "its zeros hurt over its own rates",
+    "no measurable difference": "its zeros make no measurable difference",
+    "unclear": "whether its zeros help over its own rates, these runs do not settle",
+    "too few seeds": "too few seeds to say what its zeros do",
 }
-_WITHOUT_ZEROS = (
-    "The plan is ahead of the best tuned control, but not measurably by what it holds at zero: "
-    "train by its phases and rates with nothing held, the simpler of the two."
+_AHEAD = (
+    "The plan is ahead of the best tuned control, but it is not shown that this is by what it "
+    "holds at zero."
 )
+_RATES = "Its phases and rates with nothing held are ahead too: train by those, the simpler ones."
+_UNSETTLED = "Whether its phases and rates alone are ahead too, these runs do not settle."
 _ADVICE = {
     "helps": "Use the plan: beside the best tuned control it helps.",
     "hurts": "Do not use the plan: the best tuned control is better.",
@@ -266,7 +297,7 @@ def search(
     anyway: bool = False,
 ) -> Found:
     """Look for the plan that does best on validation, as hard for the best control, and let the two
-    meet on fresh seeds and the test split.
+    meet on fresh seeds and the test split, the plan's own matched control beside them.
 
     The same call goes on with an unfinished search. A trial that raises or diverges is a bad one.
 
@@ -387,7 +418,9 @@ class Search:
         return (
             f"{self.folder}: {self.trials} plans and {self.trials} controls, {self.dense} + "
             f"{self.epochs} epochs, on up to {self.seeds} seeds; {self.in_full:,} epochs at most, "
-            "of which branching and giving up spare most"
+            "of which branching and giving up spare most; then the best two and the plan's "
+            f"matched control on {self.confirm} seeds, "
+            f"{self.confirm * (self.dense + 3 * self.epochs):,} epochs"
         )
 
     def _open(self) -> None:
@@ -493,6 +526,7 @@ class Search:
         file = self.folder / "frozen.json"
         contrast: dict[str, Any] = {
             **{side: _as_data(best[side].method) for side in SIDES},
+            MATCHED: _as_data(matched_to(best["plan"].method)),
             "metric": start.metric,
             "n": self.confirm,
             "seeds": list(range(self.confirm)),
@@ -504,6 +538,7 @@ class Search:
             plain = json.loads(json.dumps(_as_data(Method(Plan(())))))
             for side in SIDES:  # an older version did not know all of a method
                 stored[side] = {**plain, **stored.get(side, {})}
+            stored.setdefault(MATCHED, contrast[MATCHED])  # nor this one, which follows from them
             if any(stored.get(name) != value for name, value in contrast.items()):
                 raise ValueError(
                     f"{file} froze another contrast, whose test scores may be known: start a "
@@ -525,14 +560,14 @@ class Search:
             methods={
                 "plan": best["plan"].method,
                 MATCHED: matched_to(best["plan"].method),
-                "control": best["control"].method,
+                TUNED: best["control"].method,
             },
             seeds=self.confirm,
             config=self.config,
             source_sha256=self.source_sha256,
             options=self.options,
-            control="control",
-            baseline="control",
+            control=TUNED,
+            baseline=TUNED,
         )
         return question.answer(jobs=jobs, backend=backend)
 

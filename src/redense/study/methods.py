@@ -288,18 +288,24 @@ METHODS: Mapping[str, Kind] = {
 """Every method by name, the simplest to live with first."""
 
 
-MATCHED = "matched"
+TUNED, MATCHED = "control", "matched"
 _OF_A_SEARCH = {
     MATCHED: Kind(
         "the plan's matched control",
         "the same phases, rates and epochs as the plan, nothing held",
-        0,
+        6,
         "dash",
         _lower_lr,
     )
 }
-"""What stands beside a search's plan and control, and is compared with the plan alone; `METHODS`
-are those that one may ask for."""
+"""What stands beside a search's plan and its tuned control; `METHODS` are those that one may ask
+for."""
+
+
+def set_aside(control: str) -> frozenset[str]:
+    """Methods that a study with this control compares with nothing by itself, so that Holm's
+    correction must not count them: a search compares its plan with that one."""
+    return frozenset({MATCHED} if control == TUNED else ())
 
 
 def matched_to(method: Method) -> Method:

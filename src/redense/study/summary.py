@@ -14,7 +14,7 @@ from rich.table import Table
 from redense.study.compare import Comparison, Contrast, compare
 from redense.study.convergence import Convergence, measure
 from redense.study.looks import confidence, looks
-from redense.study.methods import BASELINE, CONTROL, MATCHED, is_proved, own_controls, simplicity
+from redense.study.methods import BASELINE, CONTROL, is_proved, own_controls, set_aside, simplicity
 from redense.study.verdict import (
     Choice,
     Verdict,
@@ -96,6 +96,10 @@ def summarize_records(
         scores.setdefault(record["method"], {})[record["seed"]] = record[split][metric]
         epochs[record["method"]] = record["cost"]["epochs"]
     higher = kind["higher_is_better"]
+    aside = set_aside(control)
+    for name in aside & scores.keys():
+        if len(scores[name]) < 2:  # the others are judged without
+            del scores[name]
     comparison = compare(
         scores,
         control=control,
@@ -103,7 +107,7 @@ def summarize_records(
         higher_is_better=higher,
         confidence=confidence(most),
         matched=own_controls(scores, control),
-        aside=(MATCHED,),
+        aside=aside,
     )
     said = f"{split} {metric}"
     return Summary(
@@ -119,8 +123,8 @@ def summarize_records(
             for name in comparison.to_control
         },
         choice=best_method(
-            scores,
-            simplest_first=sorted(scores, key=simplicity),
+            {name: runs for name, runs in scores.items() if name not in aside},
+            simplest_first=sorted(scores.keys() - aside, key=simplicity),
             higher_is_better=higher,
             confidence=comparison.confidence,
             metric=said,
@@ -311,7 +315,7 @@ def _rows(summary: Summary) -> list[tuple[str, ...]]:
                 f"{contrast.holm_p:.3f}",
             ]
         else:
-            row += ["", "the control", ""]
+            row += ["", "the control" if name == summary.comparison.control else "", ""]
         if summary.comparison.baseline != summary.comparison.control:
             beside = summary.comparison.to_baseline.get(name)
             row.append("" if beside is None else f"{sign * beside.difference.mean:+.{d}f}")

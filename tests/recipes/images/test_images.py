@@ -393,7 +393,7 @@ def test_a_piece_longer_than_the_picture_ends_with_it():
     wide = torch.zeros(500, 1, 2, 60, dtype=torch.uint8)
     lost = (erase(wide, torch.Generator().manual_seed(0)) > 0).any(1)
     assert lost.all(1).any()  # of its full height
-    assert not lost.all(2).any()
+    assert 0.2 < float(lost.float().mean((1, 2)).max()) < 0.34  # in length it is cut nowhere
 
 
 # task
@@ -465,7 +465,10 @@ def test_training_follows_the_papers_sgd(pictures):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"augment": "crop"}, "augment must be one of none, flip, flip-crop, got 'crop'"),
+        (
+            {"augment": "crop"},
+            "augment must be one of none, flip, flip-crop, flip-erase, got 'crop'",
+        ),
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"size": 4}, "size must be at least 8, got 4"),
         ({"valid_share": 1.0}, "valid_share must lie between 0 and 1, got 1.0; 0.1 is usual"),
