@@ -109,11 +109,60 @@ def test_a_plan_whose_rates_alone_do_as_well_is_told_from_its_zeros(tmp_path):
     assert "the plan's matched control" in html.unescape(page)
 
 
-def test_where_the_matched_control_fails_the_verdict_does_without(network):
-    alone = [record for record in network.study.records if record["method"] != "matched"]
+@pytest.mark.parametrize("left", [(), (0,)])
+def test_where_the_matched_control_fails_the_verdict_does_without(network, left):
+    alone = [
+        record
+        for record in network.study.records
+        if record["method"] != "matched" or record["seed"] in left
+    ]
     study = replace(network.study, records=tuple(alone))
     assert "matched control" in network.verdict
-    assert "matched control" not in replace(network, study=study).verdict
+    found = replace(network, study=study)
+    assert "matched control" not in found.verdict
+    assert found.as_data()["beside_matched"] is None
+
+
+@pytest.mark.parametrize("higher", [True, False])
+@pytest.mark.parametrize(
+    ("matched", "advice"),
+    [
+        (-1.0, "Use the plan: beside the best tuned control it helps."),
+        (1.0, "Its phases and rates with nothing held are ahead too"),
+        (0.0, "Its phases and rates with nothing held are ahead too"),
+        (None, "Whether its phases and rates alone are ahead too, these runs do not settle."),
+    ],
+)
+def test_the_advice_weighs_the_plan_s_zeros_and_its_rates(network, matched, advice, higher):
+    """A plan 2 points ahead of its control; how far the matched control is from the plan."""
+    sign = 1 if higher else -1
+    wavers = [0.1, -0.2, 0.3, 0.0, -0.1, 0.2, -0.3, 0.15]
+
+    def score(method, seed):
+        luck = wavers[seed] * (2 if method == "plan" else 1)
+        behind = -10 * wavers[seed] if matched is None else matched
+        ahead = {"plan": 2.0, "matched": 2.0 + behind, "control": 0.0}[method]
+        return 50 + sign * (ahead + luck)
+
+    first = network.study.records[0]
+    records = [
+        first
+        | {
+            "method": method,
+            "seed": seed,
+            "plan": [method],
+            "test": {"top1": score(method, seed)},
+            "metric": first["metric"] | {"higher_is_better": higher},
+        }
+        for method in ("plan", "matched", "control")
+        for seed in range(8)
+    ]
+    study = replace(network.study, records=tuple(records))
+    found = replace(network, study=study, higher_is_better=higher)
+    assert advice in found.verdict.split("\n\n")[0]
+    gains = found.as_data()["beside_matched"]["mean"]
+    assert gains == pytest.approx(-(matched or 0.0), abs=0.5)
+    assert f"the plan gains {gains:+.3g}" in found.verdict
 
 
 def test_where_no_plan_helps_the_control_is_advised(tmp_path):
