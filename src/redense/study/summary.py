@@ -123,8 +123,8 @@ def summarize_records(
             for name in comparison.to_control
         },
         choice=best_method(
-            {name: runs for name, runs in scores.items() if name not in aside},
-            simplest_first=sorted(scores.keys() - aside, key=simplicity),
+            scores,
+            simplest_first=sorted(scores, key=simplicity),
             higher_is_better=higher,
             confidence=comparison.confidence,
             metric=said,
