@@ -6,8 +6,9 @@ BIN := .venv/bin
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models models-of-studies \
 	results-images results-captions results-captions-converged results-speech results-digits \
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
+	results-search-warm-start results-few-noise40 results-few-vgg-noise40 results-warm-scratch \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
-	results-fine-tune results-images-converged results-fashion-mnist \
+	results-fine-tune results-images-converged results-fashion-mnist results-fashion-mnist-erased \
 	results-images-default results-images-default-first results-emoji-default
 
 setup: .venv/.ready
@@ -212,25 +213,13 @@ results-search-noise20: setup
 results-search-noise20-first: setup
 	$(call search,search-noise20-first,--label-noise 0.2 --decay constant $(SEARCH_VGG))
 
-# the networks of results/vgg-noise40 and of results/vgg-clean, whose gate asks for a longer first phase
-results-search-vgg-noise40: setup
-	$(call search,search-vgg-noise40,--label-noise 0.4 $(SEARCH_VGG))
-results-search-clean: setup
-	$(call search,search-clean,$(SEARCH_VGG) --dense 50)
-
-# the small net on colour drawings of emoji, 40 % of the labels wrong
-SEARCH_EMOJI = --data emoji-groups --size 32 --label-noise 0.4 --batch 64 --accelerator cpu \
-	--dense 60 --epochs 16 --trials 24 --seeds 2 --confirm 12
-results-search-emoji-noise40: setup
-	$(call search,search-emoji-noise40,$(SEARCH_EMOJI))
-
 # new data for an old network, results/warm-start
 SEARCH_WARM = $(WARM) --train-images 2000 --init runs/warm-start/model.safetensors \
 	--dense 0 --epochs 16 --trials 12 --seeds 2 --confirm 12
 results-search-warm-start: setup runs/warm-start/model.safetensors
 	$(call search,search-warm-start,$(SEARCH_WARM))
 
-# what the first five trials of results/search-noise40 find, and of results/search-vgg-noise40
+# what five trials find, the first five of results/search-noise40, and on the network of results/vgg-noise40
 results-few-noise40: setup
 	$(call search,few-noise40,$(SEARCH_NOISE40) --trials 5)
 results-few-vgg-noise40: setup
