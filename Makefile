@@ -117,13 +117,13 @@ DEFAULT_FIRST = --seeds 12 --methods dense,longer,lower_lr,dsd --accelerator cpu
 results-images-default-first: setup
 	$(call results,images-default-first,images,$(DEFAULT_FIRST))
 
-# all of Fashion-MNIST: about 20 minutes of one core a seed
+# all of Fashion-MNIST, the network of models/fashion-mnist-vgg-dsd: about 20 minutes of one core a seed
 FASHION = --seeds 3 --methods dense,lower_lr,dsd --model vgg-small-bn --augment flip --precision bf16-mixed \
 	--accelerator cpu --dense 8 --sparse 4 --redense 4 --sparse-lr 1 --redense-lr 0.3 --sparsity 0.3
 results-fashion-mnist: setup
 	$(call results,fashion-mnist,images,$(FASHION))
 
-# the networks of models/fashion-mnist-vgg-*: pictures with pieces missing, and longer; about 35 minutes of one core a seed
+# the same network on pictures with pieces missing, for longer: about 35 minutes of one core a seed
 FASHION_ERASED = --seeds 3 --methods dense,lower_lr,dsd --model vgg-small-bn --augment flip-erase \
 	--precision bf16-mixed --accelerator cpu --dense 8 --sparse 6 --redense 10 --sparse-lr 1 --redense-lr 1 --sparsity 0.3
 results-fashion-mnist-erased: setup
@@ -240,7 +240,7 @@ models: setup
 		$(BIN)/redense export $$run models/emoji-dsd && cp $$run/record.json models/emoji-dsd/
 
 # seed 0's dense network of a study and its dense-sparse-dense one, with the study's verdict on their cards; after
-# make results-fashion-mnist-erased RUN=1, results-captions-converged RUN=1 and results-digits RUN=1
+# make results-fashion-mnist RUN=1, results-captions-converged RUN=1 and results-digits RUN=1
 define models_of
 	for method in dense $(2); do \
 		folder=models/$(3)-$$(echo $$method | cut -d @ -f 1) && \
@@ -250,6 +250,6 @@ define models_of
 endef
 
 models-of-studies: setup
-	$(call models_of,fashion-mnist-erased,dsd,fashion-mnist-vgg,--format onnx)
+	$(call models_of,fashion-mnist,dsd,fashion-mnist-vgg,--format onnx)
 	$(call models_of,captions-converged,dsd@0.5,emoji-converged)
 	$(call models_of,digits,dsd,spoken-digits,--format onnx)
