@@ -42,9 +42,10 @@ MISTAKES = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
 
 _STOPPING = [one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 """As far as the system has them."""
-_PATIENCE = 0.5
-"""Seconds that an import may go on after a signal: one in the middle of a training is short, and
-behind it the command says how to go on."""
+_PATIENCE = (0.5, 5.0)
+"""Seconds of the processor, and of the clock, that an import may go on after a signal: one in the
+middle of a training is short, though not on a busy machine, and behind it the command says how to
+go on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,14 +99,15 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
             loader processes above all, in which a signal would bring back the system's way.
     """
     received: list[int] = []
-    process, asked = os.getpid(), list[float]()
+    process, asked = os.getpid(), list[tuple[float, float]]()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a fork, such as a data loader's, dies without a word
             os._exit(128 + number)
         if _imports(frame):  # extension modules may make an abort of an interrupt
-            asked.append(time.monotonic())
-            if asked[-1] - asked[0] < _PATIENCE:
+            asked.append((time.process_time(), time.monotonic()))
+            taken = (now - first for first, now in zip(asked[0], asked[-1], strict=True))
+            if all(one < most for one, most in zip(taken, _PATIENCE, strict=True)):
                 _send_again(number)
                 return
             os.write(2, b"stopped\n")
