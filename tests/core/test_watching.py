@@ -248,6 +248,20 @@ print(hashlib.sha256(bits).hexdigest())
 """
 
 
+@pytest.mark.skipif(Watch is PlainWatch, reason="no kernel was built")
+@pytest.mark.parametrize("table", ["5", "torch.Tensor.data_ptr"])
+def test_a_torch_with_another_exchange_table_is_asked_in_python_and_zeroed_in_c(table):
+    script = (
+        f"import torch; torch.Tensor.__dlpack_c_exchange_api__ = {table}\n"
+        "import redense\n"
+        "from redense.tensors import watching, zeroing\n"
+        "assert watching.Watch is watching.PlainWatch\n"
+        "assert watching.stamp is watching.plain_stamp\n"
+        "assert zeroing.kernel is not None\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_a_network_trains_to_the_same_bits_without_the_kernel():
     found = {
         subprocess.run(

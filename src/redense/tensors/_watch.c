@@ -83,8 +83,10 @@ static PyMethodDef functions[] = {
 };
 
 int add_watch(PyObject *module) {
-    if (start()) { /* an older torch: watching.py goes on in Python */
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError) && !PyErr_ExceptionMatches(PyExc_ImportError)) return -1;
+    if (start()) { /* an older torch, or a table of another kind: watching.py goes on in Python */
+        int is_lacking = PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_ImportError) ||
+                         PyErr_ExceptionMatches(PyExc_ValueError);
+        if (!is_lacking) return -1;
         PyErr_Clear();
         return 0;
     }
