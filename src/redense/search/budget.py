@@ -89,7 +89,7 @@ class Budget:
             said = f"the controls have caught up from {from_here} on, {apart} better after {most}"
         return (
             f"Expected {self.metric} with as many trials for both: {said}. A search that ended "
-            "earlier would find less: later trials know the earlier ones."
+            "there may find otherwise: later trials know the earlier ones."
         )
 
 
