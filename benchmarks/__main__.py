@@ -16,11 +16,11 @@ from typing import Any
 from .plot import plot_growth
 
 STEPS = {
-    "VGG-16, batch 4 at 64 px": 7,
+    "VGG-16, batch 4 at 64 px": 5,
     "3 x Linear(4096), batch 32": 7,
-    "ResNet-50, batch 8 at 112 px": 9,
+    "ResNet-50, batch 8 at 112 px": 7,
 }
-"""Workloads and their rounds: more where the difference is about one in a hundred."""
+"""Workloads and their rounds: fewer where a step takes a second or two."""
 PARTS = ("steps", "hooks", "masks", "growth", "memory", "compiled", "sharded", "peers")
 
 Row = tuple[str, str, str, str, str]

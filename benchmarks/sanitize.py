@@ -3,8 +3,9 @@
 The kernel is compiled with GCC's sanitizers, and a process that they watch zeroes 10,000 tensors of
 `benchmarks.odd_tensors`: a byte touched outside of one ends it. Each case is made twice, once for
 the door to the kernel and once for plain torch, and all bytes of both, neighbours included, must
-come out the same; so must a gradient that the compiled hook zeroes and one that Python's does. That
-the sanitizers watch is shown by a read past a mask's end, which they must catch. Counts go to
+come out the same; so must a gradient that the compiled hook zeroes and one that Python's does, and
+the mask that the kernel's passes choose of a tensor and the one that plain torch's do. That the
+sanitizers watch is shown by a read past a mask's end, which they must catch. Counts go to
 results/bench/sanitize.json.
 """
 
@@ -21,6 +22,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -31,8 +33,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.odd_tensors import KINDS, Case, Draws
+from redense.masks import magnitude_mask
 from redense.runs.record import environment
-from redense.tensors import zeroing
+from redense.tensors import codes, selection, zeroing
 from redense.tensors.watching import PlainWatch
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +45,7 @@ FLAGS = (
     *("-O2", "-g", "-fno-omit-frame-pointer", "-fopenmp", "-fPIC", "-shared"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 )
-REFUSALS = (RuntimeError, NotImplementedError, ValueError, KeyError)
+REFUSALS = (RuntimeError, NotImplementedError, ValueError, KeyError, TypeError)
 
 Kernel = Callable[[int, int, int, int, int], None]
 
@@ -131,6 +134,37 @@ def as_gradient(case: Case, watch: type[PlainWatch]) -> bytes:
     return b"".join([said.encode(), *map(_bytes_of, case.memory)])
 
 
+def run_choices(kernel: Any, cases: int, seed: int) -> dict[str, Any]:
+    """Masks of how many cases were chosen by the kernel's passes, and which came out otherwise than
+    by plain torch's."""
+    names = list(KINDS)
+    selection._FEW = 1 << 4  # every stage, on small tensors
+    chosen = 0
+    differences = []
+    for number in range(cases):
+        name = names[number % len(names)]
+        sparsity = (1 + number % 9) / 10
+        codes.kernel = kernel
+        bytes_ = choice(KINDS[name](Draws(seed, number)), sparsity)
+        codes.kernel = None
+        wanted = choice(KINDS[name](Draws(seed, number)), sparsity)
+        chosen += not wanted.startswith(b"refused")
+        if bytes_ != wanted:
+            differences.append(f"case {number}, {name}, a mask")
+    return {"masks chosen": chosen, "differences": differences}
+
+
+def choice(case: Case, sparsity: float) -> bytes:
+    """All bytes of a case, and those of the mask that is chosen of its tensor."""
+    with suppress(*REFUSALS), torch.no_grad():
+        case.tensor.detach().nan_to_num_()
+    try:
+        mask = magnitude_mask(case.tensor, sparsity)
+    except REFUSALS:
+        return b"refused"
+    return b"".join(map(_bytes_of, (mask, *case.memory)))
+
+
 def zero(case: Case, kernel: Kernel | None) -> tuple[bytes, str]:
     """All bytes afterwards, and which way the tensor went; without a kernel, plain torch's."""
     calls = []
@@ -173,6 +207,9 @@ def _watched(library: Path, cases: int, seed: int) -> int:
     if cases:
         counts = run_cases(module.zero_by_bits, cases, seed)
         counts["differences"] += run_watches(module.Watch, cases, seed)
+        choices = run_choices(module, cases, seed)
+        counts["differences"] += choices.pop("differences")
+        counts |= choices
         print(json.dumps(counts))
     else:
         read_past_the_end(module.zero_by_bits)

@@ -31,16 +31,18 @@ def steps(
     """Seconds a step of each contender, all on one model, by turns.
 
     Each turn is a step that is not timed and then one that is, as all but the first of a phase are.
-    Between any two peers the dense step and ours have a turn, so that a machine that slows down for
-    a while slows all. A ratio is the median over rounds of a contender's median step of a round
-    over the dense one of the same round.
+    Before every two peers the dense step and ours have a turn, so that a machine that slows down
+    for a while slows all, and what differs by a hundredth is timed most. A ratio is the median over
+    rounds of a contender's median step of a round over the dense one of the same round.
     """
     torch.manual_seed(0)
     model, inputs, targets = (part.to(device) for part in WORKLOADS[workload]())
     trainer = OPTIMIZERS[optimizer](model)
     masks = redense.build_masks(redense.prunable(model), SPARSITY)
     often = [name for name in ("dense", "redense") if name in names]
-    turns = [*often, *chain.from_iterable((name, *often) for name in names if name not in often)]
+    peers = [name for name in names if name not in often]
+    pairs = [peers[first : first + 2] for first in range(0, len(peers), 2)] or [[]]
+    turns = [*chain.from_iterable((*often, *pair) for pair in pairs)]
     samples: dict[str, list[list[float]]] = {name: [] for name in names}
     for number in range(-1, rounds):  # the first one warms up
         for name in names:

@@ -228,3 +228,4 @@ def test_odd_tensors_come_out_as_in_plain_torch_and_no_sanitizer_complains(tmp_p
     assert record["differences"] == []
     assert min(record["kinds"].values()) == 20
     assert record["ways"]["by the kernel"] > 180
+    assert record["masks chosen"] > 180

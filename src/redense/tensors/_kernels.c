@@ -6,7 +6,7 @@
  * zeroing.py does the same in plain torch. Threads are torch's own where torch brings GNU's libgomp under its own
  * name, as its wheels for Linux do.
  */
-#include "_watch.h"
+#include "_kernels.h"
 #include <string.h>
 
 #ifndef _OPENMP
@@ -14,12 +14,6 @@
 #endif
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "a word of 32 bits is read from four bytes of a mask, the first the lowest"
-#endif
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__)
-#define WIDEST __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define WIDEST
 #endif
 
 /* bits_32 may begin anywhere: in torch.frombuffer(content, offset=1), say */
@@ -120,6 +114,6 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", NULL,
 
 PyMODINIT_FUNC PyInit__kernels(void) {
     PyObject *module = PyModule_Create(&definition);
-    if (module && add_watch(module)) Py_CLEAR(module);
+    if (module && (add_codes(module) || add_watch(module))) Py_CLEAR(module);
     return module;
 }

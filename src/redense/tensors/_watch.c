@@ -2,7 +2,7 @@
  * network of many small tensors spends its sparse steps asking. What is not an ordinary tensor goes the way that
  * Python takes.
  */
-#include "_watch.h"
+#include "_kernels.h"
 #include <string.h>
 #include <structmember.h>
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.nn import Parameter
 
 from .sharded import gather, shard_of
 
@@ -47,6 +48,7 @@ class Keys:
     dtype: torch.dtype
     device: torch.device
     group: Any = None  # the process group that the tensor is sharded over
+    signed: Tensor | None = None  # all keys in a row of memory, each with a sign that says nothing
 
     def chunks(self) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, keys) over the tensor; the next chunk overwrites ``keys``."""
@@ -89,7 +91,9 @@ def magnitude_keys(weight: Tensor) -> Keys:
             return bits.reshape(-1)[indices] & positive
         return bits[torch.unravel_index(indices, bits.shape)] & positive
 
-    return Keys(read, pick, bits.numel(), _INFINITY[weight.dtype], integer, local.device, group)
+    highest = _INFINITY[weight.dtype]
+    signed = flat if type(local) in (Tensor, Parameter) else None  # a subclass may have no memory
+    return Keys(read, pick, bits.numel(), highest, integer, local.device, group, signed)
 
 
 def random_keys(weight: Tensor, seed: int) -> Keys:

@@ -1,8 +1,8 @@
 """Exact selection of the k smallest keys of huge tensors, in one read of them and one byte a key.
 
-A random sample brackets the k-th key (Floyd and Rivest 1975). One read, in chunks that fit the
-cache, writes for each key the byte of its bucket inside the bracket; counting bytes finds the k-th
-key's bucket, and the few keys in it are then ranked. The bytes end as the mask. Every decision is
+A random sample brackets the k-th key (Floyd and Rivest 1975). One read writes for each key the byte
+of its bucket inside the bracket (`codes`); counting bytes finds the k-th key's bucket, and the few
+keys in it are then ranked. The bytes end as the mask. Every decision is
 taken from counts alone, so shards on many ranks agree by adding up a few integers, whatever the
 tensor's size.
 """
@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from .keys import NAN, Keys, chunk_size
+from .codes import LOWEST, count_equal, count_upto, encode, flag_, positions
+from .keys import NAN, Keys
 from .sharded import gather
 
 _BUCKETS = 127
-_BELOW, _FIRST, _ABOVE = 1, 2, 2 + _BUCKETS
+_BELOW, _FIRST, _ABOVE = LOWEST, LOWEST + 1, LOWEST + 1 + _BUCKETS
 """Bytes of keys below the bracket, in its first bucket, and above it."""
 _SAMPLE = 1 << 13
 _FEW = 1 << 16  # keys that are ranked directly
@@ -81,15 +82,15 @@ def keep_largest(sources: Sequence[Keys], k: int, total: int) -> list[Tensor]:
     Raises:
         ValueError: a key lies above ``highest``: for magnitudes, a NaN.
     """
-    codes = [
-        torch.full((source.numel,), _BELOW, dtype=torch.uint8, device=source.device)
-        for source in sources
-    ]
     if k == 0:
-        return [tensor.view(torch.bool) for tensor in codes]
+        return [torch.ones(s.numel, dtype=torch.bool, device=s.device) for s in sources]
+    codes = [torch.empty(s.numel, dtype=torch.uint8, device=s.device) for s in sources]
     place, code = _Interval(0, sources[0].highest, 0, total), _BELOW
     few = max(total >> 7, _FEW)
     grid = _Grid.over(*_bracket(sources, k, total)) if total > few else None
+    if grid is None:
+        for tensor in codes:
+            tensor.fill_(_BELOW)
     while grid is not None:  # once, unless the sample misled or very many keys are nearly equal
         place, code = _narrow(sources, codes, k, total, place, grid)
         known = place.low == place.high or place.inside <= few
@@ -97,10 +98,9 @@ def keep_largest(sources: Sequence[Keys], k: int, total: int) -> list[Tensor]:
     if place.low < place.high:
         place = _rank(sources, codes, k, total, place, code)
     ties = k - place.below
-    if ties == place.inside:
-        return [tensor.gt_(code).view(torch.bool) for tensor in codes]
-    shares = _share(sources, codes, code, ties)
-    return [_above(tensor, code, share) for tensor, share in zip(codes, shares, strict=True)]
+    everyone = ties == place.inside
+    shares = [len(c) for c in codes] if everyone else _share(sources, codes, code, ties)
+    return [flag_(tensor, code, share) for tensor, share in zip(codes, shares, strict=True)]
 
 
 def _narrow(
@@ -130,7 +130,7 @@ def _rank(
     """The k-th key itself: the few keys of its bucket get the bytes below and above ``code``, and
     those that equal it keep that."""
     everywhere = place.inside == total
-    indices = [slice(None) if everywhere else _positions(tensor, code) for tensor in codes]
+    indices = [slice(None) if everywhere else positions(tensor, code) for tensor in codes]
     keys = [source.pick(where) for source, where in zip(sources, indices, strict=True)]
     merged = _merge(_parts(sources, keys))
     exact = _kth(merged, k - place.below, place.inside, place.low, place.high)
@@ -194,16 +194,12 @@ def _kth(keys: Parts, k: int, number: int, low: int, high: int, width: int = 0) 
 
 def _encode(sources: Sequence[Keys], codes: Sequence[Tensor], grid: _Grid) -> None:
     """Write a byte a key, cut off to 1 below the grid and to 129 above it; refuse a NaN."""
-    peaks = []
+    lowest = grid.base + _BELOW
+    most = min(grid.base + _ABOVE, sources[0].highest)
+    nans = []
     for source, tensor in zip(sources, codes, strict=True):
-        peak = torch.zeros((), dtype=source.dtype, device=source.device)
-        for start, stop, keys in source.chunks():
-            torch.maximum(peak, keys.amax(), out=peak)
-            lowest, most = grid.base + _BELOW, min(grid.base + _ABOVE, source.highest)
-            keys.bitwise_right_shift_(grid.shift).clamp_(lowest, most)
-            tensor[start:stop].copy_(keys).sub_(grid.base % 256)
-        peaks.append((peak > source.highest).int())
-    if _total(_parts(sources, peaks)):
+        nans.append((encode(source, tensor, grid.shift, lowest, most) > source.highest).int())
+    if _total(_parts(sources, nans)):
         raise ValueError(NAN)
 
 
@@ -221,7 +217,7 @@ def _search(
     for tries in itertools.count():
         if low == high:
             break
-        count = int(_total(_parts(sources, [_count(tensor, torch.le, guess) for tensor in codes])))
+        count = int(_total(_parts(sources, [count_upto(tensor, guess) for tensor in codes])))
         if count >= k:
             high, upto = guess, count
         else:
@@ -235,7 +231,7 @@ def _share(sources: Sequence[Keys], codes: Sequence[Tensor], code: int, ties: in
     """How many of its keys of this code each source leaves out, the lower index first."""
     shares = []
     for source, tensor in zip(sources, codes, strict=True):
-        equal = int(_count(tensor, torch.eq, code))
+        equal = int(count_equal(tensor, code))
         before, everywhere = 0, equal
         if source.group is not None:
             parts = gather(torch.tensor([equal], device=source.device), source.group).view(-1)
@@ -243,59 +239,6 @@ def _share(sources: Sequence[Keys], codes: Sequence[Tensor], code: int, ties: in
         shares.append(min(max(ties - before, 0), equal))
         ties = max(ties - everywhere, 0)
     return shares
-
-
-def _above(codes: Tensor, code: int, ties: int) -> Tensor:
-    """Turn codes into flags: True above ``code``, and where they equal it after the first ``ties``
-    such."""
-    size = chunk_size(codes.device)
-    for start in range(0, codes.numel(), size):
-        part = codes[start : start + size]
-        equal = int(_count(part, torch.eq, code)) if ties else 0
-        spared = _positions(part, code)[ties:] if 0 < ties < equal else None
-        part.gt_(code) if ties else part.ge_(code)
-        if spared is not None:
-            part[spared] = 1
-        ties = max(ties - equal, 0)
-    return codes.view(torch.bool)
-
-
-def _flags(
-    codes: Tensor, compare: Callable[..., Tensor], code: int
-) -> Iterator[tuple[int, Tensor]]:
-    """(start, flags) a chunk, 1 where ``compare(codes, code)``; 8 flags make an int64, 0 beyond the
-    end."""
-    size = chunk_size(codes.device)
-    flags = torch.zeros(
-        -(-min(size, codes.numel()) // 1024) * 1024, dtype=torch.uint8, device=codes.device
-    )
-    for start in range(0, codes.numel(), size):
-        part = codes[start : start + size]
-        flags[part.numel() :] = 0
-        compare(part, code, out=flags[: part.numel()])
-        yield start, flags
-
-
-def _count(codes: Tensor, compare: Callable[..., Tensor], code: int) -> Tensor:
-    """How many codes compare so."""
-    count = torch.zeros((), dtype=torch.int64, device=codes.device)
-    for _, flags in _flags(codes, compare, code):
-        # words of eight flags, 128 of them added without a carry: a fifth of the time of adding
-        # bytes
-        count += flags.view(torch.int64).view(128, -1).sum(0).view(torch.uint8).sum()
-    return count
-
-
-def _positions(codes: Tensor, code: int) -> Tensor:
-    """Indices of one code, in order."""
-    places = [torch.empty(0, dtype=torch.int64, device=codes.device)]
-    eight = torch.arange(8, device=codes.device)
-    for start, flags in _flags(codes, torch.eq, code):
-        words = flags.view(torch.int64).nonzero()  # few are not zero
-        if words.numel():
-            near = (words * 8 + eight).view(-1)
-            places.append(near[flags[near].view(torch.bool)] + start)
-    return torch.cat(places)
 
 
 def _parts(sources: Sequence[Keys], tensors: Iterable[Tensor]) -> Parts:
