@@ -239,5 +239,11 @@ def test_the_card_tells_the_verdict_of_the_runs_study(trained_images, redense, t
     assert redense("export", run, tmp_path / "other").code == 0
     card = (tmp_path / "other" / "README.md").read_text("utf-8")
     assert "Does dense-sparse-dense (dsd) help here?" in card
+    search = ROOT / "results" / "search-warm-start"
+    for number, folder in enumerate((search, search / "confirm")):
+        out = tmp_path / f"searched {number}"
+        assert redense("export", trained_images.run, out, "--study", folder).code == 0
+        card = (out / "README.md").read_text("utf-8")
+        assert "it is not shown that this is by what it holds at zero" in card
     answer = redense("export", trained_images.run, tmp_path / "third", "--study", tmp_path)
     assert (answer.code, "holds no finished run" in answer.err) == (2, True)

@@ -300,6 +300,9 @@ def test_the_page_of_a_search_has_its_verdict_pictures_and_trials(network, tmp_p
     assert [trace["name"] for trace in budget] == ["plans", "controls"]
     assert budget[0]["x"] == ["0", "1", "2", "5", "8"]
     assert budget[0]["y"] == [network.budget.usual["plan"], *network.budget.curves["plan"].values()]
+    drawn = [trace for trace in figures["g0-score"]["data"] if "name" in trace]
+    colours = {trace["name"]: trace["marker"]["color"] for trace in drawn}
+    assert [trace["line"]["color"] for trace in budget] == [colours["plan"], colours["control"]]
     given_up, in_full = figures["g0-search-sparsity"]["data"]
     plans = [one for one in network.tried if one.side == "plan" and one.scores]
     assert len(given_up["x"]) + len(in_full["x"]) == len(plans)

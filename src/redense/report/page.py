@@ -38,7 +38,7 @@ from redense.report.figures import (
 from redense.report.markup import ENVIRONMENT, section_html
 from redense.report.numbers import group_numbers, runs_csv, script_json
 from redense.report.records import Group, load
-from redense.report.searched import Searched, read_search
+from redense.report.searched import SIDES, Searched, read_search, search_verdict
 from redense.report.tables import (
     Strip,
     beside_table,
@@ -154,11 +154,15 @@ def report(
 
 
 def verdict(study: Path) -> str:
-    """What the study in a folder says, in words, a paragraph for each answer.
+    """What the study in a folder says, in words, a paragraph for each answer; of a search, and of
+    the study that confirms one, what the search says.
 
     Raises:
         FileNotFoundError, ValueError: it holds no finished run, or too few for a verdict.
     """
+    search = study.parent if study.name == "confirm" else study
+    if (search / "found.json").is_file():
+        return search_verdict(search)
     (group,) = load([study])
     judgement, refusal = _judge(group)
     if judgement is None:
@@ -193,7 +197,8 @@ def _library() -> str:
 
 def _part(group: Group, key: str, sections: Sections | None) -> Part:
     look = styles(group.labels)
-    search = read_search(group.search) if group.search else None
+    colours = {label: colour for label, (colour, _) in {**styles(SIDES), **look}.items()}
+    search = read_search(group.search, colours) if group.search else None
     judgement, refusal = _judge(group)
     figures = _judged_figures(group, key, judgement) if judgement else {}
     drawn = []

@@ -13,7 +13,6 @@ from redense.report.figures import Figure, plain
 from redense.runs.sections import Cell, Table, number
 
 SIDES = ("plan", "control")
-_COLOURS = {"plan": "var(--c2)", "control": "var(--c0)"}
 _CHOICES = {"sparsity": "sparsity", "mask": "mask", "passes": "passes", "layers": "layers held"}
 
 
@@ -70,17 +69,22 @@ class Searched:
     tables: Sequence[Table]
 
 
-def read_search(folder: Path) -> Searched:
-    """Of the folder of a search that has ended."""
+def search_verdict(folder: Path) -> str:
+    """What a search that has ended says of its plan, a paragraph for each answer."""
+    return "\n\n".join(_read(folder / "found.json")["verdict"])
+
+
+def read_search(folder: Path, colours: Mapping[str, str]) -> Searched:
+    """Of the folder of a search that has ended; ``colours`` of the plan and of the control."""
     found = _read(folder / "found.json")
     figures, titles = {}, {}
     budget = found["budget"]
     if budget is not None:
-        figures["budget"] = _budget(budget)
+        figures["budget"] = _budget(budget, colours)
         titles["budget"] = f"Expected {budget['metric']} against the number of trials"
     for choice, words in _CHOICES.items():
         if any(choice in one["choices"] for one in found["tried"]):
-            figures[choice] = _choice(found, choice, words)
+            figures[choice] = _choice(found, choice, words, colours)
             titles[choice] = f"Validation score of every plan against its {words}"
     return Searched(
         verdict=found["verdict"],
@@ -112,7 +116,7 @@ def _controls_in_full(found: _Found) -> list[float]:
     return [one["score"] for one in controls if one["score"] is not None]
 
 
-def _budget(budget: _Budget) -> Figure:
+def _budget(budget: _Budget, colours: Mapping[str, str]) -> Figure:
     """Two lines from the customary setting on, at evenly spaced budgets."""
     traces = []
     for side in SIDES:
@@ -124,8 +128,8 @@ def _budget(budget: _Budget) -> Figure:
                 "name": f"{side}s",
                 "x": list(points),
                 "y": list(points.values()),
-                "line": {"color": _COLOURS[side], "width": 2},
-                "marker": {"size": 8, "color": _COLOURS[side]},
+                "line": {"color": colours[side], "width": 2},
+                "marker": {"size": 8, "color": colours[side]},
                 "hovertemplate": f"{side}s, %{{x}} trials: %{{y:.4~g}}<extra></extra>",
             }
         )
@@ -141,7 +145,7 @@ def _budget(budget: _Budget) -> Figure:
     }
 
 
-def _choice(found: _Found, choice: str, words: str) -> Figure:
+def _choice(found: _Found, choice: str, words: str, colours: Mapping[str, str]) -> Figure:
     """A mark for each plan, and the controls' levels as lines."""
     traces = []
     for in_full, symbol in ((False, "circle-open"), (True, "diamond")):
@@ -159,7 +163,7 @@ def _choice(found: _Found, choice: str, words: str) -> Figure:
                 "x": [_plotted(one["choices"][choice]) for one in shown],
                 "y": [one["score"] for one in shown],
                 "text": [plain(one["words"]) for one in shown],
-                "marker": {"size": 8, "color": _COLOURS["plan"], "symbol": symbol},
+                "marker": {"size": 8, "color": colours["plan"], "symbol": symbol},
                 "hovertemplate": "%{y:.4~g}<br>%{text}<extra></extra>",
             }
         )
@@ -181,7 +185,7 @@ def _choice(found: _Found, choice: str, words: str) -> Figure:
                     "x1": 1,
                     "y0": score,
                     "y1": score,
-                    "line": {"color": _COLOURS["control"], "width": 1.5, "dash": dash},
+                    "line": {"color": colours["control"], "width": 1.5, "dash": dash},
                 }
                 for score, dash in levels.values()
             ],
@@ -194,7 +198,7 @@ def _choice(found: _Found, choice: str, words: str) -> Figure:
                     "xanchor": "right",
                     "yanchor": "bottom",
                     "showarrow": False,
-                    "font": {"size": 11, "color": _COLOURS["control"]},
+                    "font": {"size": 11, "color": colours["control"]},
                 }
                 for level, (score, _) in levels.items()
             ],
