@@ -3,10 +3,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench fuzz kills sanitize models models-of-studies \
+.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench trials fuzz kills sanitize models models-of-studies \
 	results-images results-captions results-captions-converged results-speech results-digits \
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
-	results-search-warm-start results-few-noise40 results-few-vgg-noise40 results-warm-scratch \
+	results-search-warm-start results-search-vgg-noise40 results-search-vgg-clean results-search-fine-tune \
+	results-few-noise40 results-few-vgg-noise40 results-warm-scratch \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged results-fashion-mnist results-fashion-mnist-erased results-fashion-mnist-24 \
 	results-images-default results-images-default-first results-emoji-default
@@ -66,12 +67,16 @@ kills: setup
 sanitize: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sanitize
 
-# PEERS=/path/to/python of an environment with fasterai, nncf and torchao measures those too
+# speed and memory; PEERS=/path/to/python of an environment with fasterai, nncf and torchao measures those too
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(if $(PEERS),--peers $(PEERS))
-	for name in beside imports start recipe_profile study_jobs study_overhead speech captions loader search release; do \
+	for name in beside imports start recipe_profile study_jobs study_overhead speech captions loader; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
+
+# what searches find and claim where the truth is known, and rules at release
+trials: setup
+	for name in search release; do OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # each results-* trains its study anew, into a fresh folder: the committed one stays what it is
 # (of one that was stopped: the same with RUN=its number goes on)
@@ -224,6 +229,18 @@ SEARCH_WARM = $(WARM) --train-images 2000 --init runs/warm-start/model.safetenso
 	--dense 0 --epochs 16 --trials 12 --seeds 2 --confirm 12
 results-search-warm-start: setup runs/warm-start/model.safetensors
 	$(call search,search-warm-start,$(SEARCH_WARM))
+
+# the networks of results/vgg-noise40, results/vgg-clean and results/fine-tune, everything tuned; a quarter of an hour of
+# one core each
+results-search-vgg-noise40: setup
+	$(call search,search-vgg-noise40,--label-noise 0.4 $(SEARCH_VGG))
+SEARCH_CLEAN = $(SEARCH_VGG) --dense 50 --trials 12
+results-search-vgg-clean: setup
+	$(call search,search-vgg-clean,$(SEARCH_CLEAN))
+SEARCH_FINE = $(FINE) --data twemoji-groups --train-images 500 --batch 32 --lr 0.03 \
+	--init runs/fine-tune/model.safetensors --dense 0 --epochs 24 --trials 12 --seeds 2 --confirm 12
+results-search-fine-tune: setup runs/fine-tune/model.safetensors
+	$(call search,search-fine-tune,$(SEARCH_FINE))
 
 # what five trials find, the first five of results/search-noise40, and on the network of results/vgg-noise40
 results-few-noise40: setup
