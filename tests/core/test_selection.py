@@ -1,6 +1,5 @@
 """The fast selection against a stable sort, bit for bit, on every input that could mislead it."""
 
-import dataclasses
 import math
 
 import pytest
@@ -13,6 +12,18 @@ from redense.tensors import codes, selection
 from redense.tensors import keys as keys_module
 from redense.tensors.keys import Keys, magnitude_keys
 from redense.tensors.selection import keep_largest
+
+
+@pytest.fixture(params=["compiled", "plain"], autouse=True, scope="module")
+def passes(request):
+    """Everything here is chosen by the compiled passes, and once more without them."""
+    if request.param == "compiled":
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codes, "kernel", None)
+        yield
+
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CHUNK, FEW, SAMPLE = keys_module.CHUNK["cpu"], selection._FEW, selection._SAMPLE
@@ -181,6 +192,15 @@ def test_a_sample_that_misleads_costs_time_and_not_exactness(monkeypatch):
     assert len(passes) > 12
 
 
+def test_keys_become_codes_once(monkeypatch):
+    encode, reads = selection._encode, []
+    monkeypatch.setattr(
+        selection, "_encode", lambda *arguments: reads.append(1) or encode(*arguments)
+    )
+    magnitude_mask(drawn("normal", 4 * CHUNK, torch.float32), 0.3)
+    assert reads == [1]
+
+
 def test_the_weights_are_read_once(monkeypatch):
     weight = drawn("normal", 4 * CHUNK, torch.float32)
     keys = magnitude_keys(weight)
@@ -303,78 +323,6 @@ def test_a_nan_is_refused_whatever_its_place_and_sign(size):
 def test_integers_have_no_magnitude_keys():
     with pytest.raises(TypeError, match=r"float64 tensor, got torch\.int32"):
         magnitude_keys(torch.arange(3, dtype=torch.int32))
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.one_of(st.integers(0, 300), st.integers(32_700, 33_000), st.sampled_from([CHUNK + 9])),
-    st.integers(1, 3),
-    st.integers(0, 7),
-    st.integers(0, 9),
-)
-@example(255 * 64 * 2 + 3, 1, 0, 0)  # lanes that count in bytes are full once and begin anew
-@pytest.mark.skipif(codes.kernel is None, reason="no kernel was built")
-def test_the_compiled_passes_say_what_plain_torch_says(size, code, offset, seed):
-    generator = torch.Generator().manual_seed(seed)
-    some = torch.randint(1, 4, (offset + size,), dtype=torch.uint8, generator=generator)[offset:]
-    counts = {one: int(codes.count_equal(some, one)) for one in (1, 2, 3)}
-    assert counts == {one: int((some == one).sum()) for one in (1, 2, 3)}
-    assert int(codes.count_upto(some, code)) == int((some <= code).sum())
-    assert torch.equal(codes.positions(some, code), codes.positions_plain(some, code))
-    for ties in {0, 1, counts[code] // 2, counts[code], size}:
-        flags = codes.flag_(some.clone(), code, ties)
-        assert torch.equal(flags, codes.flag_plain_(some.clone(), code, ties))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.sampled_from([torch.int16, torch.int32, torch.int64]),
-    st.integers(0, 14),
-    st.sampled_from([-1, 0, 1, 200]),
-    st.integers(0, 400),
-)
-@pytest.mark.skipif(codes.kernel is None, reason="no kernel was built")
-def test_keys_of_each_width_get_the_same_codes(dtype, shift, lowest, size):
-    signed = torch.randint(-(2**15), 2**15, (size,), dtype=dtype)
-    positive = signed & torch.iinfo(dtype).max
-    source = Keys(
-        lambda start, stop, out: out.copy_(positive[start:stop]),
-        lambda indices: positive[indices],
-        size,
-        torch.iinfo(dtype).max,
-        dtype,
-        torch.device("cpu"),
-    )
-    in_a_row = dataclasses.replace(source, signed=signed)
-    found, plain, read = (torch.full((size,), 255, dtype=torch.uint8) for _ in range(3))
-    largest = codes.encode(in_a_row, found, shift, lowest, lowest + 129)
-    assert codes.encode(source, read, shift, lowest, lowest + 129) == largest
-    assert codes.encode_plain(source, plain, shift, lowest, lowest + 129) == largest
-    assert torch.equal(found, plain)
-    assert torch.equal(read, plain)
-
-
-@pytest.mark.parametrize("order", sorted(ORDERS))
-def test_plain_torch_chooses_as_the_kernel_does(order, monkeypatch):
-    weight = drawn(order, CHUNK + 77, torch.float32)
-    monkeypatch.setattr(codes, "kernel", None)
-    assert torch.equal(magnitude_mask(weight, 0.3), stable_sort_mask(weight, 0.3))
-
-
-@pytest.mark.skipif(codes.kernel is None, reason="no kernel was built")
-def test_the_compiled_passes_refuse_what_has_no_memory():
-    with pytest.raises(ValueError, match="no memory"):
-        codes.kernel.encode(0, 0, 1, 4, 0, 0, 1)
-    with pytest.raises(ValueError, match="2, 4 or 8 bytes"):
-        codes.kernel.encode(0, 0, 0, 3, 0, 0, 1)
-    with pytest.raises(ValueError, match="no memory"):
-        codes.kernel.count_codes(0, 1, 0, 1)
-    with pytest.raises(ValueError, match="no memory"):
-        codes.kernel.find_code(0, 1, 0, 0, 1)
-    with pytest.raises(ValueError, match="no memory"):
-        codes.kernel.flag_codes(0, 1, 0, 1)
-    with pytest.raises(TypeError, match="takes 4 arguments"):
-        codes.kernel.flag_codes(0)
 
 
 def test_a_subclass_is_read_by_its_own_operations():

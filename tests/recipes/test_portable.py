@@ -221,7 +221,9 @@ def test_who_lacks_onnx_is_told_the_extra(trained_images, redense, tmp_path, mon
     assert (answer.code, "pip install 'redense[onnx]'" in answer.err) == (2, True)
 
 
-def test_the_card_tells_the_verdict_of_the_runs_study(trained_images, redense, tmp_path):
+def test_the_card_tells_the_verdict_of_the_runs_study(
+    trained_images, redense, tmp_path, monkeypatch
+):
     study = ROOT / "results" / "images"
     answer = redense("export", trained_images.run, tmp_path / "hub", "--study", study)
     assert answer.code == 0, answer.err
@@ -240,7 +242,8 @@ def test_the_card_tells_the_verdict_of_the_runs_study(trained_images, redense, t
     card = (tmp_path / "other" / "README.md").read_text("utf-8")
     assert "Does dense-sparse-dense (dsd) help here?" in card
     search = ROOT / "results" / "search-warm-start"
-    for number, folder in enumerate((search, search / "confirm")):
+    monkeypatch.chdir(search / "confirm")
+    for number, folder in enumerate((search, search / "confirm", ".")):
         out = tmp_path / f"searched {number}"
         assert redense("export", trained_images.run, out, "--study", folder).code == 0
         card = (out / "README.md").read_text("utf-8")

@@ -160,6 +160,7 @@ def verdict(study: Path) -> str:
     Raises:
         FileNotFoundError, ValueError: it holds no finished run, or too few for a verdict.
     """
+    study = study.resolve()
     search = study.parent if study.name == "confirm" else study
     if (search / "found.json").is_file():
         return search_verdict(search)

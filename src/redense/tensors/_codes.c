@@ -9,7 +9,7 @@
 
 #define MEGABYTE ((uintptr_t)1 << 20)
 
-/* Of many bytes that nothing was written to yet, half the time goes into the kernel's pages of 4 kB; NumPy asks for
+/* Of many bytes that nothing was written to yet, half the time goes into the system's pages of 4 kB; NumPy asks for
  * large ones as well. A wish: where it is not granted, nothing is said. */
 static void ask_for_large_pages(uint8_t *codes, Py_ssize_t count) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
@@ -88,6 +88,10 @@ WIDEST static void flag_from(uint8_t *codes, Py_ssize_t count, uint8_t code) {
 /* Codes become flags: 1 above `code`, and where they equal it after the first `ties` such. */
 static void flag(uint8_t *codes, Py_ssize_t count, uint8_t code, Py_ssize_t ties) {
     for (Py_ssize_t start = 0; start < count; start += PIECE) {
+        if (ties >= count - start) { /* all that are left: nothing to count */
+            flag_above(codes + start, count - start, code);
+            return;
+        }
         uint8_t *piece = codes + start;
         Py_ssize_t size = count - start < PIECE ? count - start : PIECE;
         if (!ties) {

@@ -1,8 +1,9 @@
 """A byte a key: what selection knows of a huge tensor after one read of it.
 
-The keys 50 to 59 in steps of two, say: 1 is anything below 52, 2 is 52 and 53, and so on. On a CPU
-each pass is a loop of the compiled kernel; elsewhere, and where nothing was compiled, it is a dozen
-of torch's operations on a chunk at a time. Both say the same.
+In a grid over the keys 50 to 59 in steps of two, 1 is all below 50, 2 is 50 and 51, and so on. The
+compiled kernel has a loop for each pass; elsewhere, and where nothing was compiled, it is a dozen
+of torch's operations on a chunk at a time. Both say the same. Keys that are no weight's bits in a
+row of memory, random ones say, are made by torch a chunk at a time in either case.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .keys import Keys, chunk_size
 try:
     from . import _kernels as kernel
 
-    kernel.flag_codes  # noqa: B018 - one that an older redense built has none
+    kernel.flag_codes  # noqa: B018 - an older build lacks it
 except (ImportError, AttributeError):  # installed without a C compiler that knows OpenMP
     kernel = None  # type: ignore[assignment]
 
@@ -28,10 +29,11 @@ LOWEST = 1
 def encode(source: Keys, codes: Tensor, shift: int, lowest: int, most: int) -> Tensor:
     """Write each key's code: ``key >> shift``, cut off to ``lowest`` and ``most``, less ``lowest``,
     and `LOWEST`. The largest key of all, a 0-dimensional tensor."""
-    if kernel is None or not codes.is_cpu:
+    signed = source.signed
+    if not _in_memory(codes) or (signed is not None and not _in_memory(signed)):
         return encode_plain(source, codes, shift, lowest, most)
     largest = 0
-    whole = [(0, source.numel, source.signed)] if source.signed is not None else source.chunks()
+    whole = [(0, source.numel, signed)] if signed is not None else source.chunks()
     for start, stop, keys in whole:
         places = keys.data_ptr(), codes.data_ptr() + start
         width = keys.element_size()
@@ -52,14 +54,14 @@ def encode_plain(source: Keys, codes: Tensor, shift: int, lowest: int, most: int
 
 def count_upto(codes: Tensor, code: int) -> Tensor:
     """How many codes are at most this one."""
-    if kernel is None or not codes.is_cpu:
+    if not _in_memory(codes):
         return count_plain(codes, torch.le, code)
     return torch.tensor(kernel.count_codes(codes.data_ptr(), codes.numel(), 0, code), device="cpu")
 
 
 def count_equal(codes: Tensor, code: int) -> Tensor:
     """How many codes are this one."""
-    if kernel is None or not codes.is_cpu:
+    if not _in_memory(codes):
         return count_plain(codes, torch.eq, code)
     return torch.tensor(
         kernel.count_codes(codes.data_ptr(), codes.numel(), code, code), device="cpu"
@@ -78,7 +80,7 @@ def count_plain(codes: Tensor, compare: Callable[..., Tensor], code: int) -> Ten
 
 def positions(codes: Tensor, code: int) -> Tensor:
     """Indices of one code, in order."""
-    if kernel is None or not codes.is_cpu:
+    if not _in_memory(codes):
         return positions_plain(codes, code)
     places = torch.empty(int(count_equal(codes, code)), dtype=torch.int64, device="cpu")
     address, room = places.data_ptr(), places.numel()
@@ -101,7 +103,7 @@ def positions_plain(codes: Tensor, code: int) -> Tensor:
 def flag_(codes: Tensor, code: int, ties: int) -> Tensor:
     """Turn codes into flags, in place: True above ``code``, and where they equal it after the first
     ``ties`` such."""
-    if kernel is None or not codes.is_cpu:
+    if not _in_memory(codes):
         return flag_plain_(codes, code, ties)
     kernel.flag_codes(codes.data_ptr(), codes.numel(), code, ties)
     return codes.view(torch.bool)
@@ -111,6 +113,9 @@ def flag_plain_(codes: Tensor, code: int, ties: int) -> Tensor:
     """The same in torch's own operations."""
     size = chunk_size(codes.device)
     for start in range(0, codes.numel(), size):
+        if ties >= codes.numel() - start:  # all that are left: nothing to count
+            codes[start:].gt_(code)
+            break
         part = codes[start : start + size]
         equal = int(count_plain(part, torch.eq, code)) if ties else 0
         spared = positions_plain(part, code)[ties:] if 0 < ties < equal else None
@@ -119,6 +124,19 @@ def flag_plain_(codes: Tensor, code: int, ties: int) -> Tensor:
             part[spared] = 1
         ties = max(ties - equal, 0)
     return codes.view(torch.bool)
+
+
+def _in_memory(tensor: Tensor) -> bool:
+    """Whether the kernel may look at a tensor: not at what `torch.func` wraps, at zeros that were
+    never written down, nor at a lazy clone, which looking at would copy."""
+    if kernel is None or not tensor.is_cpu:
+        return False
+    try:
+        if torch._C._is_cow_tensor(tensor):  # type: ignore[attr-defined]
+            return False
+        return bool(tensor.data_ptr()) or not tensor.numel()
+    except RuntimeError:
+        return False
 
 
 def _flags(

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.nn import Parameter
 
 from .sharded import gather, shard_of
 
@@ -92,7 +91,7 @@ def magnitude_keys(weight: Tensor) -> Keys:
         return bits[torch.unravel_index(indices, bits.shape)] & positive
 
     highest = _INFINITY[weight.dtype]
-    signed = flat if type(local) in (Tensor, Parameter) else None  # a subclass may have no memory
+    signed = flat if type(local) is Tensor else None  # a subclass may have no memory
     return Keys(read, pick, bits.numel(), highest, integer, local.device, group, signed)
 
 

@@ -2,9 +2,8 @@
 
 A random sample brackets the k-th key (Floyd and Rivest 1975). One read writes for each key the byte
 of its bucket inside the bracket (`codes`); counting bytes finds the k-th key's bucket, and the few
-keys in it are then ranked. The bytes end as the mask. Every decision is
-taken from counts alone, so shards on many ranks agree by adding up a few integers, whatever the
-tensor's size.
+keys in it are then ranked. The bytes end as the mask. Every decision is taken from counts alone, so
+shards on many ranks agree by adding up a few integers, whatever the tensor's size.
 """
 
 from __future__ import annotations

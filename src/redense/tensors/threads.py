@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 def one_thread(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
     """Run ``function`` with one of torch's threads, and leave their number as it was.
 
-    Where nothing was compiled, selection reads memory in chunks that fit the cache, in a dozen
+    Where the compiled passes cannot, torch reads memory in chunks that fit the cache, in a dozen
     operations each. Threads meet after each of them: beside other work two were 3 to 6 times as
     slow as one, and on an idle machine no faster. The compiled passes take one thread anyway.
     """
