@@ -212,17 +212,51 @@ def test_classify_prints_the_likeliest_classes(trained_images, tmp_path, redense
     assert all(set(one["classes"]) == set(CLASSES) for one in told)
 
 
-def test_a_picture_may_come_through_a_pipe(trained_images, trained_captions, monkeypatch, redense):
-    for trained, use in ((trained_images, "classify"), (trained_captions, "caption")):
-        by_name = redense(use, trained.run, trained.sample).out
-        for content, code in ((trained.sample.read_bytes(), 0), (b"no picture", 2)):
-            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
-            answer = redense(use, trained.run, "-")
-            assert answer.code == code, answer.err
-            if code:
-                assert answer.err.startswith("- is not a whole image")
-            else:
-                assert answer.out == by_name.replace(str(trained.sample), "-")
+USES = {
+    "classify": ("trained_images", "- is not a whole image", "picture"),
+    "caption": ("trained_captions", "- is not a whole image", "picture"),
+    "transcribe": ("trained_speech", "-: corrupt: ", "recording"),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_is_asked_about_may_come_through_a_pipe(use, request, monkeypatch, redense):
+    name, wrong, _ = USES[use]
+    trained = request.getfixturevalue(name)
+    by_name = redense(use, trained.run, trained.sample).out
+    for content, code in ((trained.sample.read_bytes(), 0), (b"nothing of the kind", 2)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        answer = redense(use, trained.run, "-")
+        assert answer.code == code, answer.err
+        if code:
+            assert answer.err.startswith(wrong)
+            assert answer.err.count("\n") == 1
+        else:
+            assert answer.out == by_name.replace(str(trained.sample), "-")
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_folder_is_asked_about_file_by_file_and_answers_may_be_json(
+    use, request, tmp_path, redense
+):
+    name, _, what = USES[use]
+    trained = request.getfixturevalue(name)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "notes.txt").write_text("hello")
+    files = [tmp_path / f"deep/a{trained.sample.suffix}", tmp_path / f"z{trained.sample.suffix}"]
+    for file in files:
+        file.write_bytes(trained.sample.read_bytes())
+    answer = redense(use, trained.run, tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    assert f"1 files are not read as {what}s: 1 .txt" in answer.err
+    told = [list(json.loads(line).values()) for line in answer.out.splitlines()]
+    assert [Path(file) for file, _ in told] == files
+    plain = redense(use, trained.run, *files).out.splitlines()
+    if use != "classify":
+        assert [f"{file}: {said}" for file, said in told] == plain
+    (tmp_path / "empty").mkdir()
+    answer = redense(use, trained.run, tmp_path / "empty")
+    assert (answer.code, f"holds no {what}" in answer.err) == (2, True)
 
 
 def test_classify_goes_on_after_a_bad_file(trained_images, tmp_path, redense):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from redense.cli.flags import Parser, add_flag, add_path, one_line, parse
@@ -26,6 +27,7 @@ def caption_command(arguments: list[str]) -> int:
         most=1000,
     )
     add_flag(parser, "cnn_weights", str | None, None, "the CNN's weights; default as in the run")
+    parser.add_argument("--json", action="store_true", help="a line of JSON per picture")
     asked = parse(parser, arguments)
     from redense.files.folders import pictures_of
     from redense.recipes.captions.use import caption
@@ -37,5 +39,6 @@ def caption_command(arguments: list[str]) -> int:
             bad += 1
             print(one_line(said), file=sys.stderr)
         else:
-            print(f"{image}: {said}", flush=True)
+            told = {"picture": str(image), "caption": said}
+            print(json.dumps(told) if asked.json else f"{image}: {said}", flush=True)
     return 2 if bad else 0

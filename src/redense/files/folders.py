@@ -1,5 +1,5 @@
-"""The one listing of a folder: whoever looks into it sees the same pictures, and what is left out
-is counted and said."""
+"""The one listing of a folder: whoever looks into it sees the same files, and what is left out is
+counted and said."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from redense.files.pictures import endings
@@ -76,19 +76,19 @@ def list_classes(folder: Path) -> dict[str, list[str]]:
                 files.append(file.path)
             else:
                 left_out[_kind(file)] += 1
-    _say_left_out(folder, left_out)
+    _say_left_out(folder, left_out, "picture")
     empty = [name for name, files in pictures.items() if not files]
     if empty and len(empty) < len(pictures):
         say(f"{folder}: no classes, for they hold no picture: {', '.join(empty)}")
     return {name: files for name, files in sorted(pictures.items()) if files}
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Every picture below a folder; hidden and tools' files are passed over, and what else is none
-    is counted and said."""
+def list_files(folder: Path, kinds: Container[str], what: str) -> list[Path]:
+    """Every file below a folder whose ending is of ``kinds``; hidden and tools' files are passed
+    over, and what else is no ``what`` is counted and said."""
     files = list(_walk(folder, set()))
-    _say_left_out(folder, Counter(kind for kind in map(_kind, files) if kind not in endings()))
-    return [Path(file.path) for file in files if _kind(file) in endings()]
+    _say_left_out(folder, Counter(kind for kind in map(_kind, files) if kind not in kinds), what)
+    return [Path(file.path) for file in files if _kind(file) in kinds]
 
 
 class Piped(io.BytesIO):
@@ -99,15 +99,22 @@ class Piped(io.BytesIO):
 
 
 def pictures_of(paths: Sequence[Path]) -> Iterator[Path | Piped]:
-    """Files as they are, of a folder every picture in it, and for ``-`` what comes through the
-    pipe.
+    """`files_of` that are pictures."""
+    return files_of(paths, endings(), "picture")
+
+
+def files_of(paths: Sequence[Path], kinds: Container[str], what: str) -> Iterator[Path | Piped]:
+    """Files as they are, of a folder every one in it whose ending is of ``kinds``, and for ``-``
+    what comes through the pipe.
+
+        files_of([Path("call.wav"), Path("calls"), Path("-")], {".wav", ".flac"}, "recording")
 
     Raises:
         ValueError: a folder that holds none, before anything else is answered.
     """
-    listed = {path: list_pictures(path) for path in paths if path.is_dir()}
-    if empty := [str(path) for path, pictures in listed.items() if not pictures]:
-        raise ValueError(f"{empty[0]} holds no picture")
+    listed = {path: list_files(path, kinds, what) for path in paths if path.is_dir()}
+    if empty := [str(path) for path, files in listed.items() if not files]:
+        raise ValueError(f"{empty[0]} holds no {what}")
     return _each(paths, listed)
 
 
@@ -168,10 +175,10 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _say_left_out(folder: Path, kinds: Counter[str]) -> None:
+def _say_left_out(folder: Path, kinds: Counter[str], what: str) -> None:
     if kinds:
         counts = ", ".join(f"{many} {kind}" for kind, many in kinds.most_common())
-        say(f"{folder}: {kinds.total()} files are not read as pictures: {counts}")
+        say(f"{folder}: {kinds.total()} files are not read as {what}s: {counts}")
 
 
 def _entries(folder: os.DirEntry[str] | Path) -> list[os.DirEntry[str]]:

@@ -50,11 +50,21 @@ _SHORT_CHUNK = re.compile(
 """How libsndfile's log says that a header promises more than there is; it reads on regardless."""
 
 
+ENDINGS = frozenset(
+    f".{name}"
+    for name in (
+        *("aif", "aifc", "aiff", "au", "caf", "flac", "mp3", "oga", "ogg", "opus", "rf64", "snd"),
+        *("sph", "w64", "wav", "wave", "wv1", "wv2"),  # WSJ's are SPHERE
+    )
+)
+"""Of file names, in small letters, of what is listed in a folder of recordings."""
+
+
 class BadAudioError(ValueError):
     """A recording that cannot be used: ``reason`` says why, and its part before the colon is what
     is counted; the message names the file too."""
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: object, reason: str) -> None:
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 

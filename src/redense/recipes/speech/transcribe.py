@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from redense.files.folders import Piped
 from redense.files.sound import BadAudioError
 from redense.recipes.speech.decoding import BeamSearch
+from redense.recipes.speech.models import Padded
 from redense.recipes.speech.use import Transcriber
 from redense.recipes.trained import restore
 
 
 def transcribe(
     model: Path,
-    audio: Sequence[Path],
+    audio: Iterable[Path | Piped],
     *,
     lm: Path | None = None,
     beam: int = 64,
     lm_weight: float = 1.0,
     word_score: float = 1.0,
-) -> Iterator[tuple[Path, str | BadAudioError]]:
+) -> Iterator[tuple[Path | Piped, str | BadAudioError]]:
     """(file, text) of each recording, one after the other; what is wrong with it instead of a
     text where it cannot be used.
 
@@ -40,8 +43,21 @@ def transcribe(
         )
     for file in audio:
         try:
-            sounds = transcriber.preprocess(file)
+            sounds = _preprocessed(transcriber, file)
         except BadAudioError as error:
             yield file, error
             continue
         yield file, transcriber.read(sounds, search)[0]
+
+
+def _preprocessed(transcriber: Transcriber, file: Path | Piped) -> Padded:
+    """What came through a pipe is kept while it is read: of some forms the end is read first."""
+    if isinstance(file, Path):
+        return transcriber.preprocess(file)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "piped"
+        kept.write_bytes(file.getvalue())
+        try:
+            return transcriber.preprocess(kept)
+        except BadAudioError as error:
+            raise BadAudioError(file, error.reason) from error
