@@ -7,6 +7,7 @@ BIN := .venv/bin
 	results-images results-captions results-captions-converged results-speech results-digits \
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
 	results-search-warm-start results-search-vgg-noise40 results-search-vgg-clean results-search-fine-tune \
+	results-search-images-converged \
 	results-few-noise40 results-few-vgg-noise40 results-warm-scratch \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged results-fashion-mnist results-fashion-mnist-erased results-fashion-mnist-24 \
@@ -241,6 +242,12 @@ SEARCH_FINE = $(FINE) --data twemoji-groups --train-images 500 --batch 32 --lr 0
 	--init runs/fine-tune/model.safetensors --dense 0 --epochs 24 --trials 12 --seeds 2 --confirm 12
 results-search-fine-tune: setup runs/fine-tune/model.safetensors
 	$(call search,search-fine-tune,$(SEARCH_FINE))
+
+# that of results/images-converged; an hour of one core
+SEARCH_CONVERGED = --train-images 2000 --valid-share 0.0334 --accelerator cpu \
+	--dense 30 --epochs 30 --trials 12 --seeds 2 --confirm 12
+results-search-images-converged: setup
+	$(call search,search-images-converged,$(SEARCH_CONVERGED))
 
 # what five trials find, the first five of results/search-noise40, and on the network of results/vgg-noise40
 results-few-noise40: setup
