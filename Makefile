@@ -270,7 +270,7 @@ models: setup
 		$(BIN)/redense export $$run models/emoji-dsd && cp $$run/record.json models/emoji-dsd/
 
 # seed 0's dense network of a study and its dense-sparse-dense one, with the study's verdict on their cards; after
-# make results-fashion-mnist RUN=1, results-captions-converged RUN=1 and results-digits RUN=1
+# make results-fashion-mnist-24 RUN=1, results-captions-converged RUN=1 and results-digits RUN=1
 define models_of
 	for method in dense $(2); do \
 		folder=models/$(3)-$$(echo $$method | cut -d @ -f 1) && \
@@ -280,6 +280,6 @@ define models_of
 endef
 
 models-of-studies: setup
-	$(call models_of,fashion-mnist,dsd,fashion-mnist-vgg,--format onnx)
+	$(call models_of,fashion-mnist-24,dsd,fashion-mnist-vgg,--format onnx)
 	$(call models_of,captions-converged,dsd@0.5,emoji-converged)
 	$(call models_of,digits,dsd,spoken-digits,--format onnx)

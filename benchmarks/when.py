@@ -36,6 +36,7 @@ STUDIES = {
     "digits": "DeepSpeech 2, small, on strings of spoken digits, 16 + 10 epochs, the paper's rates",
     "fashion-mnist": "VGG-like net with batch-norm and dropout, all 55,000 images, 8 + 8 epochs",
     "fashion-mnist-erased": "the same on pictures with pieces missing, 8 + 16 epochs",
+    "fashion-mnist-24": "the same, 24 epochs in one course, and 12 behind it at 0.3 and 0.1",
     "images-default": "the recipe's default: small net, 10,000 images, 2 + 6 epochs",
     "images-default-first": "the default that was tried first, 4 + 4 epochs, the last 2 at 0.3",
     "emoji-default": "the default on colour drawings of emoji, 32 px, 9 groups",

@@ -22,6 +22,7 @@ from benchmarks.when import (
     tables,
 )
 from redense.recipes import RECIPES
+from redense.recipes.images.models import SmallVGGNorm
 from redense.recipes.schedule import Schedule
 from redense.study.folder import records
 from redense.study.summary import summarize_records
@@ -208,6 +209,19 @@ def test_what_a_start_from_scratch_gives_is_the_records():
     assert said in text
     assert f"is {long.mean:.2f} points [{low:.2f}, {high:.2f}] ahead of one that learns" in text
     assert f"and {short.mean:.2f} ahead of one that has 16" in text
+
+
+def test_the_network_of_fashion_mnist_that_comes_along_is_above_94_percent():
+    kept = records(RESULTS / "fashion-mnist-24")
+    scores = {(one["method"], one["seed"]): one["test"]["top1"] for one in kept}
+    assert len(scores) == 9
+    assert min(scores.values()) > 94
+    dense = mean(score for (method, _), score in scores.items() if method == "dense")
+    assert f"{dense:.1f} % on Fashion-MNIST after 24 epochs" in SmallVGGNorm.__doc__
+    (row,) = committed()["fashion-mnist-24"].rows
+    low, high = row.to_matched.interval
+    page = " ".join((RESULTS.parent / "docs/recipes.md").read_text("utf-8").split())
+    assert f"{row.to_matched.mean:+.2f} points [{low:.2f}, {high:.2f}] beside the same 36" in page
 
 
 def confirmed(name):
