@@ -77,7 +77,7 @@ class SmallVGG(nn.Module):
 
 class SmallVGGNorm(nn.Module):
     """A VGG-like network with batch-norm for images of 28 to 32 px: 427 k weights at 28 px,
-    94.1 % on Fashion-MNIST after 24 epochs with ``--augment flip-erase`` (results/fashion-mnist-24).
+    94.1 % on Fashion-MNIST after 24 epochs with ``--augment flip-erase``.
 
     Five 3x3 convolutions with 32, 64, 64, 128 and 128 filters, pooled behind the first, the third
     and the fifth, then 128 and the classes. Maps images (B, C, H, W), H and W at least 8, to logits
