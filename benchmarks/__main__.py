@@ -16,11 +16,12 @@ from typing import Any
 from .plot import plot_growth
 
 STEPS = {
-    "VGG-16, batch 4 at 64 px": 5,
-    "3 x Linear(4096), batch 32": 7,
-    "ResNet-50, batch 8 at 112 px": 7,
+    "VGG-16, batch 4 at 64 px": 4,
+    "3 x Linear(4096), batch 32": 6,
+    "ResNet-50, batch 8 at 112 px": 5,
 }
-"""Workloads and their rounds: fewer where a step takes about a second and more."""
+"""Workloads and their rounds, so that `make bench` ends within the hour: fewer where a step takes
+a second."""
 PARTS = ("steps", "hooks", "masks", "growth", "memory", "compiled", "sharded", "peers")
 
 Row = tuple[str, str, str, str, str]
@@ -80,7 +81,7 @@ def _run(part: str, quick: bool, peers: Path | None) -> Iterator[dict[str, Any]]
     elif part == "hooks":
         for model in (*models, "transformer, 300 matrices"):
             for threads in (1, 2):
-                rounds = "3" if quick else "9"
+                rounds = "3" if quick else "7"
                 yield _child(threads, "hooks", model, "SGD", "--rounds", rounds)
     elif part == "masks":
         for threads in (1, 2):

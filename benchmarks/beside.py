@@ -162,7 +162,7 @@ def main() -> None:
     """Race, print a line per row, write the record."""
     parser = argparse.ArgumentParser(description="steps and masks beside an older commit's")
     parser.add_argument("older", nargs="?", default="ab78bb3", help="a commit")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     found = beside(asked.older, asked.rounds)
     for work, rows in found.items():

@@ -285,6 +285,7 @@ def test_the_speed_page_s_race_with_an_older_commit_is_the_record_s():
     page = " ".join(SPEED.split())
     assert f"take {said[0]} times as long where dense ones take {said[1]}: noise" in page
     assert f"Masks take {said[2]} times as long" in page
+    assert record_of("beside")["commit"] in page
 
 
 def test_a_start_is_timed_part_by_part_until_the_first_step(stripes, monkeypatch):
