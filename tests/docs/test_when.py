@@ -310,6 +310,29 @@ def test_what_the_page_says_of_zeros_and_of_few_trials_is_the_records():
     assert confirmed("few-vgg-noise40")[0].outcome == "unclear"
 
 
+def test_what_the_page_says_of_a_tuned_fine_tuning_is_the_record():
+    text = " ".join(PAGE.split())
+    contrast, scores = confirmed("search-fine-tune")
+    found = contrast.difference
+    on_test = mean(scores["control"].values()) - mean(scores["matched"].values())
+    assert f"validation and {on_test:.2f} on test" in text
+    low, high = found.interval
+    said = f"which is {found.mean:+.2f} [{low:.2f}, {high:.2f}] ahead of the best of 12 tuned"
+    assert said in text
+    folder = RESULTS / "search-fine-tune"
+    frozen = json.loads((folder / "frozen.json").read_text("utf-8"))
+    paper = json.loads((RESULTS / "search-warm-start" / "frozen.json").read_text("utf-8"))["plan"]
+    sides = [
+        [(one["sparsity"], one["lr"], one["mask"]) for one in plan["plan"]]
+        for plan in (frozen["plan"], paper)
+    ]
+    assert sides[0] == sides[1]
+    tried = json.loads((folder / "found.json").read_text("utf-8"))["tried"]
+    full = [one["score"] for one in tried if one["side"] == "control" and one["in_full"]]
+    (usual,) = (one["score"] for one in tried if one["side"] == "control" and one["number"] == 0)
+    assert f"gained {max(full) - usual:.1f} points on validation" in text
+
+
 def test_the_first_searches_on_wrong_labels_are_the_records():
     text = " ".join(PAGE.split())
     contrast, _ = confirmed("search-label-noise")
