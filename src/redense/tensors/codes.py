@@ -23,7 +23,7 @@ except (ImportError, AttributeError):  # installed without a C compiler that kno
     kernel = None  # type: ignore[assignment]
 
 LOWEST = 1
-"""The code of the lowest step and of all below it."""
+"""The code of all below the grid."""
 
 
 def encode(source: Keys, codes: Tensor, shift: int, lowest: int, most: int) -> Tensor:
