@@ -294,6 +294,9 @@ def test_what_the_page_says_of_zeros_and_of_few_trials_is_the_records():
     contrast, _ = confirmed("search-warm-start")
     assert f"{contrast.difference.mean:.2f} points ahead of the control that valid" in text
     _, scores = confirmed("search-warm-start")
+    said = f"found is {ahead:.1f} points ahead of the best tuned control, and minus its own matched"
+    (row,) = (line for line in README.splitlines() if said in line)
+    assert f"| {zeros.mean:+.1f} points, not measurable | {len(scores['plan'])} |" in row
     rates = _paired(scores["matched"], scores["control"], higher_is_better=True)
     assert rates.interval[0] > 0
     frozen = json.loads((RESULTS / "search-warm-start" / "frozen.json").read_text("utf-8"))
@@ -308,6 +311,28 @@ def test_what_the_page_says_of_zeros_and_of_few_trials_is_the_records():
     assert f"a good one: it lost by {lost[0]:.1f} points. In" in text
     assert f"In `few-vgg-noise40` it lost by {lost[1]:.1f}, which is not settled" in text
     assert confirmed("few-vgg-noise40")[0].outcome == "unclear"
+
+
+def test_a_plan_that_wins_by_its_rates_alone_is_told_as_recorded():
+    text = " ".join(PAGE.split())
+    contrast, scores = confirmed("search-vgg-noise40")
+    ahead = contrast.difference.mean
+    assert f"is {ahead:.2f} points ahead of the best of 24 tuned controls, p = 0.004" in text
+    assert f"found a plan {ahead:.1f} points ahead that owes all of it" in text
+    assert contrast.difference.p_value == pytest.approx(0.004, abs=5e-4)
+    zeros = _paired(scores["plan"], scores["matched"], higher_is_better=True)
+    assert zeros.interval[0] < 0 < zeros.interval[1]
+    assert f"with nothing held are {zeros.mean:.2f} points behind it" in text
+    said = f"found is {ahead:.1f} points ahead of the best tuned control, and minus its own matched"
+    (row,) = (line for line in README.splitlines() if said in line)
+    assert f"| {zeros.mean:+.1f} points, not measurable | {len(scores['plan'])} |" in row
+    rates = _paired(scores["matched"], scores["control"], higher_is_better=True)
+    assert rates.interval[0] > 0
+    frozen = json.loads((RESULTS / "search-vgg-noise40" / "frozen.json").read_text("utf-8"))
+    sparse, free = frozen["plan"]["plan"][1:3]
+    decay = frozen["plan"]["weight_decay"][-1]
+    said = f"{sparse['sparsity']} of the linear layers held, four passes at {sparse['lr']} and "
+    assert said + f"{free['lr']} of the rate with {decay:.0f} times the weight decay" in text
 
 
 def test_what_the_page_says_of_a_tuned_fine_tuning_is_the_record():
