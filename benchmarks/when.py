@@ -51,6 +51,7 @@ SEARCHES = {
     "search-noise20": "VGG-like net without batch-norm, 1,000 images, 20 % wrong",
     "search-vgg-noise40": "the same network, 40 % wrong",
     "few-vgg-noise40": "the first five trials of each of the same",
+    "search-vgg-clean": "the same network, clean labels",
     "search-warm-start": "the same network, trained on 1,000 images, gone on with on 2,000",
     "search-fine-tune": "small net, one artist's emoji, fine-tuned on 500 of another's",
     "search-label-noise": "as `search-noise40`, at a constant rate in the shared phase",

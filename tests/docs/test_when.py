@@ -332,6 +332,22 @@ def test_a_plan_that_wins_by_its_rates_alone_is_told_as_recorded():
     assert said + f"{free['lr']} of the rate with {decay:.0f} times the weight decay" in text
 
 
+def test_what_the_page_says_of_clean_labels_tuned_as_hard_is_the_record():
+    text = " ".join(PAGE.split())
+    contrast, scores = confirmed("search-vgg-clean")
+    found = contrast.difference
+    zeros = _paired(scores["plan"], scores["matched"], higher_is_better=True)
+    assert zeros.interval[0] < 0 < zeros.interval[1]
+    said = f"are {found.mean:.2f} points ahead of the best of 12 tuned controls, p = "
+    said += f"{found.p_value:.3f}, and {zeros.mean:.2f} ahead of their own phases"
+    assert said in text
+    frozen = json.loads((RESULTS / "search-vgg-clean" / "frozen.json").read_text("utf-8"))["plan"]
+    first = frozen["plan"][1]
+    assert (first["mask"], first["sparsity"], len(frozen["plan"])) == ("random", 0.35, 1 + 2 * 4)
+    assert frozen["weight_decay"][-1] == 13
+    assert "random masks of 0.35 of the linear layers, four passes and 13 times" in text
+
+
 def test_what_the_page_says_of_a_tuned_fine_tuning_is_the_record():
     text = " ".join(PAGE.split())
     contrast, scores = confirmed("search-fine-tune")
