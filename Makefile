@@ -231,8 +231,8 @@ SEARCH_WARM = $(WARM) --train-images 2000 --init runs/warm-start/model.safetenso
 results-search-warm-start: setup runs/warm-start/model.safetensors
 	$(call search,search-warm-start,$(SEARCH_WARM))
 
-# the networks of results/vgg-noise40, results/vgg-clean and results/fine-tune, everything tuned; a quarter of an hour of
-# one core each
+# the networks of results/vgg-noise40, results/vgg-clean and results/fine-tune, everything tuned; 30, 6 and 24 minutes of
+# one busy core
 results-search-vgg-noise40: setup
 	$(call search,search-vgg-noise40,--label-noise 0.4 $(SEARCH_VGG))
 SEARCH_CLEAN = $(SEARCH_VGG) --dense 50 --trials 12

@@ -20,8 +20,7 @@ STEPS = {
     "3 x Linear(4096), batch 32": 6,
     "ResNet-50, batch 8 at 112 px": 5,
 }
-"""Workloads and their rounds, so that `make bench` ends within the hour: fewer where a step takes
-a second."""
+"""Workloads and their rounds: fewer where a step takes about a second."""
 PARTS = ("steps", "hooks", "masks", "growth", "memory", "compiled", "sharded", "peers")
 
 Row = tuple[str, str, str, str, str]

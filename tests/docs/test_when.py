@@ -315,7 +315,7 @@ def test_a_plan_that_wins_by_its_rates_alone_is_told_as_recorded():
     contrast, scores = confirmed("search-vgg-noise40")
     ahead = contrast.difference.mean
     assert f"is {ahead:.2f} points ahead of the best of 24 tuned controls, p = 0.004" in text
-    assert f"found a plan {ahead:.1f} points ahead that owes all of it" in text
+    assert f"found a plan {ahead:.1f} points ahead whose zeros are worth nothing" in text
     assert contrast.difference.p_value == pytest.approx(0.004, abs=5e-4)
     zeros = _paired(scores["plan"], scores["matched"], higher_is_better=True)
     assert zeros.interval[0] < 0 < zeros.interval[1]
@@ -365,6 +365,9 @@ def test_what_the_page_says_of_a_tuned_fine_tuning_is_the_record():
         for plan in (frozen["plan"], paper)
     ]
     assert sides[0] == sides[1]
+    assert frozen["control"]["select"] == "best"  # early stopping
+    assert frozen["control"]["shrink"] < 1
+    assert max(frozen["control"]["weight_decay"]) < 1
     tried = json.loads((folder / "found.json").read_text("utf-8"))["tried"]
     full = [one["score"] for one in tried if one["side"] == "control" and one["in_full"]]
     (usual,) = (one["score"] for one in tried if one["side"] == "control" and one["number"] == 0)
