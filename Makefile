@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench trials fuzz kills sanitize models models-of-studies \
-	results-images results-captions results-captions-converged results-speech results-digits \
+	results-images results-captions results-captions-converged results-speech results-digits results-digits-deepspeech1 \
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
 	results-search-warm-start results-search-vgg-noise40 results-search-vgg-clean results-search-fine-tune \
 	results-search-images-converged \
@@ -152,6 +152,13 @@ DIGITS = --data spoken-digits --seeds 7 --methods dense,lower_lr,early_stop,dsd 
 	--dense 16 --sparse 5 --redense 5 --passes 1 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.5
 results-digits: setup
 	$(call results,digits,speech,$(DIGITS))
+
+# the same strings and the paper's other recogniser, its two passes and factors of the rate
+DEEPSPEECH1 = --data spoken-digits --model deepspeech1 --width 384 --stride 2 --dropout 0.4 --accelerator cpu \
+	--seeds 12 --methods dense,lower_lr,early_stop,swa,dsd --dense 20 --sparse 4 --redense 4 --passes 2 \
+	--sparsity 0.5/0.25 --sparse-lr 0.625/0.125 --redense-lr 0.375/0.0375
+results-digits-deepspeech1: setup
+	$(call results,digits-deepspeech1,speech,$(DEEPSPEECH1))
 
 # the studies of docs/when.md on the paper's kind of network: about 25 minutes of one core each
 VGG = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,pruned,random_dsd,dsd,relearn \
