@@ -7,7 +7,7 @@ BIN := .venv/bin
 	results-images results-captions results-captions-converged results-speech results-digits results-digits-deepspeech1 \
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
 	results-search-warm-start results-search-vgg-noise40 results-search-vgg-clean results-search-fine-tune \
-	results-search-images-converged \
+	results-search-images-converged results-search-captions results-search-digits results-search-emoji-noise40 \
 	results-few-noise40 results-few-vgg-noise40 results-warm-scratch \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged results-fashion-mnist results-fashion-mnist-erased results-fashion-mnist-24 \
@@ -209,58 +209,74 @@ results-fine-tune: setup runs/fine-tune/model.safetensors
 # searches, tuned plans against tuned controls; of one that was stopped the same with RUN=its number goes on
 define search
 	@run=$${RUN:-1}; while [ -z "$$RUN" -a -e runs/results-$(1)-$$run ]; do run=$$((run + 1)); done; \
-	OMP_NUM_THREADS=1 $(BIN)/redense search images --out runs/results-$(1)-$$run --jobs $(JOBS) $(2)
+	OMP_NUM_THREADS=1 $(BIN)/redense search $(2) --out runs/results-$(1)-$$run --jobs $(JOBS) $(3)
 endef
 
 # of results/search-label-noise: 40 % of the labels are wrong; 30 minutes of two busy cores
 SEARCH = --data fashion-mnist --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 \
 	--dense 40 --epochs 16 --trials 40 --seeds 3 --confirm 10 --decay constant
 results-search: setup
-	$(call search,search,$(SEARCH))
+	$(call search,search,images,$(SEARCH))
 
 # the same with a shared phase that comes to rest, and fewer trials
 SEARCH_NOISE40 = --train-images 1000 --valid-share 0.0334 --label-noise 0.4 --batch 64 --accelerator cpu \
 	--dense 40 --epochs 16 --trials 24 --seeds 2 --confirm 12
 results-search-noise40: setup
-	$(call search,search-noise40,$(SEARCH_NOISE40))
+	$(call search,search-noise40,images,$(SEARCH_NOISE40))
 
 # the network of results/vgg-noise20; 20 minutes of one busy core each
 SEARCH_VGG = --model vgg-small --train-images 1000 --valid-share 0.0167 --augment none --batch 32 --lr 0.02 \
 	--accelerator cpu --dense 30 --epochs 20 --trials 24 --seeds 2 --confirm 12
 results-search-noise20: setup
-	$(call search,search-noise20,--label-noise 0.2 $(SEARCH_VGG))
+	$(call search,search-noise20,images,--label-noise 0.2 $(SEARCH_VGG))
 results-search-noise20-first: setup
-	$(call search,search-noise20-first,--label-noise 0.2 --decay constant $(SEARCH_VGG))
+	$(call search,search-noise20-first,images,--label-noise 0.2 --decay constant $(SEARCH_VGG))
 
 # new data for an old network, results/warm-start
 SEARCH_WARM = $(WARM) --train-images 2000 --init runs/warm-start/model.safetensors \
 	--dense 0 --epochs 16 --trials 12 --seeds 2 --confirm 12
 results-search-warm-start: setup runs/warm-start/model.safetensors
-	$(call search,search-warm-start,$(SEARCH_WARM))
+	$(call search,search-warm-start,images,$(SEARCH_WARM))
 
 # the networks of results/vgg-noise40, results/vgg-clean and results/fine-tune, everything tuned; 30, 6 and 24 minutes of
 # one busy core
 results-search-vgg-noise40: setup
-	$(call search,search-vgg-noise40,--label-noise 0.4 $(SEARCH_VGG))
+	$(call search,search-vgg-noise40,images,--label-noise 0.4 $(SEARCH_VGG))
 SEARCH_CLEAN = $(SEARCH_VGG) --dense 50 --trials 12
 results-search-vgg-clean: setup
-	$(call search,search-vgg-clean,$(SEARCH_CLEAN))
+	$(call search,search-vgg-clean,images,$(SEARCH_CLEAN))
 SEARCH_FINE = $(FINE) --data twemoji-groups --train-images 500 --batch 32 --lr 0.03 \
 	--init runs/fine-tune/model.safetensors --dense 0 --epochs 24 --trials 12 --seeds 2 --confirm 12
 results-search-fine-tune: setup runs/fine-tune/model.safetensors
-	$(call search,search-fine-tune,$(SEARCH_FINE))
+	$(call search,search-fine-tune,images,$(SEARCH_FINE))
 
 # that of results/images-converged; an hour of one core
 SEARCH_CONVERGED = --train-images 2000 --valid-share 0.0334 --accelerator cpu \
 	--dense 30 --epochs 30 --trials 12 --seeds 2 --confirm 12
 results-search-images-converged: setup
-	$(call search,search-images-converged,$(SEARCH_CONVERGED))
+	$(call search,search-images-converged,images,$(SEARCH_CONVERGED))
+
+# those of results/captions-converged and results/digits-deepspeech1
+SEARCH_CAPTIONS = --accelerator cpu --space results/search-captions/space.toml \
+	--dense 30 --epochs 20 --trials 12 --seeds 2 --confirm 12
+results-search-captions: setup
+	$(call search,search-captions,captions,$(SEARCH_CAPTIONS))
+SEARCH_DIGITS = --data spoken-digits --model deepspeech1 --width 384 --stride 2 --dropout 0.4 --accelerator cpu \
+	--space results/search-digits/space.toml --dense 20 --epochs 16 --trials 8 --seeds 2 --confirm 12
+results-search-digits: setup
+	$(call search,search-digits,speech,$(SEARCH_DIGITS))
+
+# wrong labels on colour drawings: groups of emoji, 32 px
+SEARCH_EMOJI = --data emoji-groups --size 32 --label-noise 0.4 --batch 64 --accelerator cpu \
+	--dense 60 --epochs 16 --trials 24 --seeds 2 --confirm 12
+results-search-emoji-noise40: setup
+	$(call search,search-emoji-noise40,images,$(SEARCH_EMOJI))
 
 # what five trials find, the first five of results/search-noise40, and on the network of results/vgg-noise40
 results-few-noise40: setup
-	$(call search,few-noise40,$(SEARCH_NOISE40) --trials 5)
+	$(call search,few-noise40,images,$(SEARCH_NOISE40) --trials 5)
 results-few-vgg-noise40: setup
-	$(call search,few-vgg-noise40,--label-noise 0.4 $(SEARCH_VGG) --trials 5)
+	$(call search,few-vgg-noise40,images,--label-noise 0.4 $(SEARCH_VGG) --trials 5)
 
 # README's picture: the page of the proof that examples/prove.py makes
 docs/proof.png: setup browser
