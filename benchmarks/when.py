@@ -1,18 +1,19 @@
 """When does it help? A row for each plan of each committed study, from its records alone.
 
-``python -m benchmarks.when`` writes the tables of docs/when.md anew, those of searches too.
+``python -m benchmarks.when`` writes the tables and draws the pictures of docs/when.md anew.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.when_pictures import Line, draw_budgets, draw_differences
 from redense.search.space import SIDES
 from redense.study.folder import records
 from redense.study.methods import CONTROL, MATCHED, is_proved, own_controls, simplicity
@@ -59,6 +60,20 @@ SEARCHES = {
 }
 """Every search by its folder, in words."""
 
+TUNED = {
+    "vgg-clean": "search-vgg-clean",
+    "vgg-noise20": "search-noise20",
+    "vgg-noise40": "search-vgg-noise40",
+    "warm-start": "search-warm-start",
+    "fine-tune": "search-fine-tune",
+}
+"""The search on a study's own network, data and seeds, whose tuned control its plans meet too."""
+
+FAULTY = ("search-label-noise", "search-noise20-first")
+"""Those whose shared phase kept its rate to the end, which favoured plans."""
+
+SOUND = tuple(name for name in SEARCHES if name not in FAULTY)
+
 _TRIALS = ("1", "2", "5", "10", "20")
 
 PAGE = Path(__file__).parent.parent / "docs" / "when.md"
@@ -77,6 +92,7 @@ class Row:
     to_matched: Difference
     best: str
     to_best: Difference
+    to_tuned: Difference | None
     others: Mapping[str, Difference]
     loss: Difference | None
 
@@ -90,6 +106,23 @@ class Regime:
     summary: Summary
     hours: float
     rows: tuple[Row, ...]
+
+    @property
+    def is_trained_out(self) -> bool:
+        """Whether it says anything of the paper's claim."""
+        converged = self.summary.convergence
+        return converged is None or converged.is_converged
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One search: what it found, and how its plan and its control did on fresh seeds."""
+
+    found: Mapping[str, Any]
+    plan: Mapping[int, float]
+    control: Mapping[int, float]
+    to_control: Difference
+    to_matched: Difference | None
 
 
 def regime(name: str, words: str, folder: Path | None = None) -> Regime:
@@ -119,7 +152,13 @@ def tables(regimes: list[Regime]) -> str:
     head = ("study", "converged before?", "seeds", "hours of one core")
     lines = [head, ("---",) * len(head), *map(_about, regimes)]
     columns = ("study", "plan", "score", "minus matched control", "minus best control")
-    columns = (*columns, "minus SWA", "minus early stopping", "loss minus matched control's")
+    columns = (
+        *columns,
+        "minus the best *tuned* control",
+        "minus SWA",
+        "minus early stopping",
+        "loss minus matched control's",
+    )
     rows = [columns, ("---",) * len(columns)]
     rows += [_cells(one, row) for one in regimes for row in one.rows]
     return "\n\n".join("\n".join(f"| {' | '.join(x)} |" for x in part) for part in (lines, rows))
@@ -139,23 +178,34 @@ def searches() -> str:
     columns = ("expected test score after so many trials", "0, customary", *_TRIALS, "all")
     expected = [columns, ("---",) * len(columns)]
     for name, words in SEARCHES.items():
-        found = json.loads((RESULTS / name / "found.json").read_text("utf-8"))
-        scores = summarize_records(
-            records(RESULTS / name / "confirm"), control="control", baseline="control"
-        ).scores
-        plan, control = scores["plan"], scores["control"]
-        apart = _paired(plan, control, higher_is_better=found["higher_is_better"])
-        tried = sum(one["side"] == "plan" for one in found["tried"])
-        means = (f"{mean(side.values()):.2f}" for side in (plan, control))
-        alone = "not run"
-        if MATCHED in scores:
-            better = found["higher_is_better"]
-            alone = _interval(_paired(plan, scores[MATCHED], higher_is_better=better))
-        cells = (*means, _interval(apart), _p_value(apart.p_value), alone)
+        one = searched(name)
+        means = (f"{mean(side.values()):.2f}" for side in (one.plan, one.control))
+        alone = "not run" if one.to_matched is None else _interval(one.to_matched)
+        cells = (*means, _interval(one.to_control), _p_value(one.to_control.p_value), alone)
+        tried = sum(trial["side"] == "plan" for trial in one.found["tried"])
         confirmed.append((f"`{name}`: {words}", f"{tried}", *cells))
-        expected += _expected(name, found["budget"])
+        expected += _expected(name, one.found["budget"])
     parts = (confirmed, expected)
     return "\n\n".join("\n".join(f"| {' | '.join(x)} |" for x in part) for part in parts)
+
+
+def searched(name: str) -> Searched:
+    """Of the records of one search."""
+    found = json.loads((RESULTS / name / "found.json").read_text("utf-8"))
+    scores = summarize_records(
+        records(RESULTS / name / "confirm"), control="control", baseline="control"
+    ).scores
+
+    def against(control: str) -> Difference:
+        return _paired(scores["plan"], scores[control], higher_is_better=found["higher_is_better"])
+
+    return Searched(
+        found=found,
+        plan=scores["plan"],
+        control=scores["control"],
+        to_control=against("control"),
+        to_matched=against(MATCHED) if MATCHED in scores else None,
+    )
 
 
 def _expected(name: str, budget: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -173,10 +223,30 @@ def _p_value(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
+def draw(regimes: Iterable[Regime], folder: Path) -> None:
+    """The page's two pictures: plans beside controls, and score against tuning budget."""
+    out = [one for one in regimes if one.is_trained_out]
+    groups = {
+        "plans and controls at customary settings": [
+            Line(f"{row.study}  {row.plan}", row.to_matched, row.to_best, row.to_tuned)
+            for one in out
+            for row in one.rows
+        ],
+        "what searches found, beside the best tuned control": [
+            Line(name, one.to_matched, None, one.to_control)
+            for name, one in ((name, searched(name)) for name in SOUND)
+        ],
+    }
+    draw_differences(groups, folder / "when.png")
+    draw_budgets({name: searched(name).found for name in SOUND}, folder / "when-budgets.png")
+
+
 def main() -> None:
-    """Write the tables between their marks on the page."""
+    """Write the tables between their marks on the page, and the pictures beside it."""
+    regimes = list(committed().values())
+    draw(regimes, PAGE.parent)
     text = PAGE.read_text("utf-8")
-    for marks, made in ((MARKS, tables(list(committed().values()))), (SEARCH_MARKS, searches())):
+    for marks, made in ((MARKS, tables(regimes)), (SEARCH_MARKS, searches())):
         begin, end = marks
         before, _, rest = text.partition(begin)
         _, there, after = rest.partition(end)
@@ -214,9 +284,18 @@ def _row(
         to_matched=against(matched),
         best=best,
         to_best=against(best),
+        to_tuned=_to_tuned(study, mine),
         others={name: against(name) for name in ("swa", "early_stop") if name in controls},
         loss=_paired(losses[label], losses[matched], higher_is_better=True) if has_loss else None,
     )
+
+
+def _to_tuned(study: str, mine: Mapping[int, float]) -> Difference | None:
+    """To the control that the search on this study's network found, over the same seeds."""
+    if study not in TUNED:
+        return None
+    one = searched(TUNED[study])
+    return _paired(mine, one.control, higher_is_better=one.found["higher_is_better"])
 
 
 def _paired(
@@ -256,6 +335,7 @@ def _cells(one: Regime, row: Row) -> tuple[str, ...]:
         metric,
         _interval(row.to_matched),
         beside,
+        "not run" if row.to_tuned is None else _interval(row.to_tuned),
         *others,
         loss,
     )

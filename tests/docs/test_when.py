@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from matplotlib.image import imread
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is no part of the package
 
@@ -15,9 +16,11 @@ from benchmarks.when import (
     RESULTS,
     SEARCHES,
     STUDIES,
+    TUNED,
     _interval,
     _paired,
     committed,
+    draw,
     searches,
     tables,
 )
@@ -128,6 +131,54 @@ def test_where_relearn_costs_is_the_records(regimes):
     assert f"| {warm:+.1f} and {fine:+.1f} points, not measurable | 12 |" in README
 
 
+def test_the_short_answer_is_the_records(regimes):
+    of = {name: {row.plan: row for row in regime.rows} for name, regime in regimes.items()}
+
+    def gains(*studies):
+        return [of[study]["dsd"].to_matched for study in studies]
+
+    right = gains("images", "images-converged", "vgg-clean", "fashion-mnist", "fashion-mnist-24")
+    assert all(low < 0 < high for low, high in (one.interval for one in right))
+    least, most = min(one.mean for one in right), max(one.mean for one in right)
+    assert f"labels right | {least:+.2f} to {most:+.2f} points, not measurable |" in PAGE
+    twenty, forty = gains("vgg-noise20", "vgg-noise40")
+    assert f"by heart | {twenty.mean:+.2f} to {forty.mean:+.2f} points | early stopping" in PAGE
+    warm, tuned = gains("warm-start", "fine-tune")
+    assert f"another task | {warm.mean:+.2f} and {tuned.mean:+.2f} points, not" in PAGE
+    words = [row for name in ("captions-converged", "digits") for row in of[name].values()]
+    assert all(row.to_matched.mean < 0 for row in words)
+
+
+def test_a_tuned_control_meets_the_plans_of_the_study_it_was_tuned_for(regimes):
+    for study, search in TUNED.items():
+        asked = json.loads((RESULTS / search / "search.json").read_text("utf-8"))
+        kept = records(RESULTS / study)
+        same = ("data", "model", "train_images", "label_noise", "batch", "lr", "weight_decay")
+        options = kept[0]["options"]
+        assert {name: options.get(name) for name in same} == {
+            name: asked["options"].get(name) for name in same
+        }
+        (row,) = (row for row in regimes[study].rows if row.plan == "dsd")
+        plan = {one["seed"]: one["test"]["top1"] for one in kept if one["method"] == "dsd"}
+        control = confirmed(search)[1]["control"]
+        assert plan.keys() == control.keys()
+        gains = [plan[seed] - control[seed] for seed in plan]
+        assert row.to_tuned.mean == pytest.approx(mean(gains))
+        epochs = [sum(phase["length"] for phase in one["plan"]) for one in kept]
+        more = asked["dense"] + asked["epochs"] - max(epochs)
+        assert more == (20 if study == "vgg-clean" else 0)
+    assert "(of `vgg-clean` with 20 epochs more)" in " ".join(PAGE.split())
+
+
+def test_the_pictures_are_drawn_of_the_records(regimes, tmp_path):
+    draw(regimes.values(), tmp_path)
+    for name in ("when.png", "when-budgets.png"):
+        mine, committed_one = (imread(folder / name) for folder in (tmp_path, ROOT / "docs"))
+        assert mine.shape == committed_one.shape
+        assert abs(mine - committed_one).mean() < 0.002  # fonts are drawn a little otherwise
+        assert f"({name})" in PAGE
+
+
 def test_a_network_that_is_trained_out_gains_nothing(regimes):
     study = regimes["images-converged"]
     plan, relearn = (
@@ -160,7 +211,7 @@ def test_trained_out_captions_and_digits_are_the_records(regimes):
     assert f"| {paper.to_matched.mean:.1f} BLEU-4: it hurts, at a loss that is" in README
     assert f"that is {-paper.loss.mean:.2f} lower | 12 |" in README
     relearn = captions["relearn"].to_matched.mean
-    assert f"(`captions-converged`) {-relearn:.1f} BLEU-4, always" in page
+    assert f"(`captions-converged`) {-relearn:.1f} BLEU-4." in page
     digits = of["digits"]["dsd"].to_matched
     assert digits.interval[0] < 0 < digits.interval[1]
     assert f"(`digits`, 7 seeds) have {-digits.mean:.1f} points more word errors, not" in page
