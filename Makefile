@@ -8,7 +8,7 @@ BIN := .venv/bin
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
 	results-search-warm-start results-search-vgg-noise40 results-search-vgg-clean results-search-fine-tune \
 	results-search-images-converged results-search-captions results-search-digits results-search-emoji-noise40 \
-	results-few-noise40 results-few-vgg-noise40 results-warm-scratch \
+	results-few-noise40 results-few-noise20 results-few-vgg-noise40 results-warm-scratch \
 	results-vgg-clean results-vgg-noise20 results-vgg-noise40 results-warm-start \
 	results-fine-tune results-images-converged results-fashion-mnist results-fashion-mnist-erased results-fashion-mnist-24 \
 	results-images-default results-images-default-first results-emoji-default
@@ -272,9 +272,11 @@ SEARCH_EMOJI = --data emoji-groups --size 32 --label-noise 0.4 --batch 64 --acce
 results-search-emoji-noise40: setup
 	$(call search,search-emoji-noise40,images,$(SEARCH_EMOJI))
 
-# what five trials find, the first five of results/search-noise40, and on the network of results/vgg-noise40
+# what five trials find: the first five of results/search-noise40, of search-noise20, of search-vgg-noise40
 results-few-noise40: setup
 	$(call search,few-noise40,images,$(SEARCH_NOISE40) --trials 5)
+results-few-noise20: setup
+	$(call search,few-noise20,images,--label-noise 0.2 $(SEARCH_VGG) --trials 5)
 results-few-vgg-noise40: setup
 	$(call search,few-vgg-noise40,images,--label-noise 0.4 $(SEARCH_VGG) --trials 5)
 
