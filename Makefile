@@ -147,8 +147,8 @@ CAPTIONS_CONVERGED = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_
 results-captions-converged: setup
 	$(call results,captions-converged,captions,$(CAPTIONS_CONVERGED))
 
-# strings of spoken digits to convergence, the paper's factors for DeepSpeech 2: about 20 minutes of one core
-DIGITS = --data spoken-digits --seeds 7 --methods dense,lower_lr,early_stop,dsd --stride 2 --dropout 0.4 --accelerator cpu \
+# strings of spoken digits to convergence, the paper's factors for DeepSpeech 2
+DIGITS = --data spoken-digits --seeds 12 --methods dense,lower_lr,early_stop,swa,dsd --stride 2 --dropout 0.4 --accelerator cpu \
 	--dense 16 --sparse 5 --redense 5 --passes 1 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.5
 results-digits: setup
 	$(call results,digits,speech,$(DIGITS))
