@@ -250,7 +250,7 @@ SEARCH_FINE = $(FINE) --data twemoji-groups --train-images 500 --batch 32 --lr 0
 results-search-fine-tune: setup runs/fine-tune/model.safetensors
 	$(call search,search-fine-tune,images,$(SEARCH_FINE))
 
-# that of results/images-converged; an hour of one core
+# that of results/images-converged; about 40 minutes of one core
 SEARCH_CONVERGED = --train-images 2000 --valid-share 0.0334 --accelerator cpu \
 	--dense 30 --epochs 30 --trials 12 --seeds 2 --confirm 12
 results-search-images-converged: setup

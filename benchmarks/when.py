@@ -50,9 +50,11 @@ SEARCHES = {
     "search-noise40": "small net, 1,000 images, 40 % of the labels wrong",
     "few-noise40": "the first five trials of each of the same",
     "search-noise20": "VGG-like net without batch-norm, 1,000 images, 20 % wrong",
+    "few-noise20": "the first five trials of each of the same",
     "search-vgg-noise40": "the same network, 40 % wrong",
     "few-vgg-noise40": "the first five trials of each of the same",
     "search-vgg-clean": "the same network, clean labels",
+    "search-images-converged": "small net with batch-norm, 2,000 images, clean labels",
     "search-warm-start": "the same network, trained on 1,000 images, gone on with on 2,000",
     "search-fine-tune": "small net, one artist's emoji, fine-tuned on 500 of another's",
     "search-label-noise": "as `search-noise40`, at a constant rate in the shared phase",
@@ -61,6 +63,7 @@ SEARCHES = {
 """Every search by its folder, in words."""
 
 TUNED = {
+    "images-converged": "search-images-converged",
     "vgg-clean": "search-vgg-clean",
     "vgg-noise20": "search-noise20",
     "vgg-noise40": "search-vgg-noise40",

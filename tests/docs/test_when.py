@@ -27,6 +27,7 @@ from benchmarks.when import (
 from redense.recipes import RECIPES
 from redense.recipes.images.models import SmallVGGNorm
 from redense.recipes.schedule import Schedule
+from redense.search.space import SIDES
 from redense.study.folder import records
 from redense.study.summary import summarize_records
 
@@ -188,7 +189,8 @@ def test_a_network_that_is_trained_out_gains_nothing(regimes):
     assert low < 0 < high
     page = " ".join(PAGE.split())
     assert f"(`images-converged`) {plan.to_matched.mean:.2f}, and in no other" in page
-    assert f"epochs) | {plan.to_matched.mean:+.2f} points, not measurable | 12 |" in README
+    said = f"epochs) | {plan.to_matched.mean:+.2f} points, not measurable; averaging, tuned, is "
+    assert said + f"{-plan.to_tuned.mean:.1f} ahead | 12 |" in README
     assert f"(`images-converged`) {-relearn.to_matched.mean:.1f}, captions that" in page
     of_relearn = [row for one in regimes.values() for row in one.rows if row.plan == "relearn"]
     clean = [row for row in of_relearn if row.study not in ("vgg-noise20", "vgg-noise40")]
@@ -359,6 +361,14 @@ def test_what_the_page_says_of_zeros_and_of_few_trials_is_the_records():
     assert f"a good one: it lost by {lost[0]:.1f} points. In" in text
     assert f"In `few-vgg-noise40` it lost by {lost[1]:.1f}, which is not settled" in text
     assert confirmed("few-vgg-noise40")[0].outcome == "unclear"
+    third, scores = confirmed("few-noise20")
+    assert third.difference.p_value < 0.001
+    zeros = _paired(scores["plan"], scores["matched"], higher_is_better=True).mean
+    control = json.loads((RESULTS / "few-noise20" / "frozen.json").read_text("utf-8"))["control"]
+    assert control["average"] == "averaged"
+    said = f"lost by {-third.difference.mean:.2f}, p < 0.001, to averaging at a low rate with "
+    said += f"{control['weight_decay'][-1]:.0f} times the weight decay, though its zeros are worth "
+    assert said + f"{zeros:.2f} beside its own rates" in text
 
 
 def test_a_plan_that_wins_by_its_rates_alone_is_told_as_recorded():
@@ -397,6 +407,28 @@ def test_what_the_page_says_of_clean_labels_tuned_as_hard_is_the_record():
     assert (first["mask"], first["sparsity"], len(frozen["plan"])) == ("random", 0.35, 1 + 2 * 4)
     assert frozen["weight_decay"][-1] == 13
     assert "random masks of 0.35 of the linear layers, four passes and 13 times" in text
+
+
+def test_averaging_is_ahead_where_a_network_is_trained_out(regimes):
+    text = " ".join(PAGE.split())
+    contrast, scores = confirmed("search-images-converged")
+    assert contrast.outcome == "hurts"
+    (row,) = (row for row in regimes["images-converged"].rows if row.plan == "dsd")
+    frozen = json.loads((RESULTS / "search-images-converged" / "frozen.json").read_text("utf-8"))
+    _, averaged = frozen["control"]["plan"]
+    assert (frozen["control"]["average"], averaged["decay"]) == ("averaged", "constant")
+    said = f"over {averaged['length']} epochs at {averaged['lr']} of the full rate, with "
+    said += f"{frozen['control']['weight_decay'][-1]:.0f} times the weight decay, is "
+    said += f"{-contrast.difference.mean:.2f} points ahead of the best of 12 plans, and "
+    assert said + f"{-row.to_tuned.mean:.2f} ahead of the paper's." in text
+    assert f"high rate, tuned: {-row.to_tuned.mean:.1f} points |" in PAGE
+    found = json.loads((RESULTS / "search-images-converged" / "found.json").read_text("utf-8"))
+    budget = found["budget"]
+    plans, controls = ({"0": budget["usual"][side]} | budget["curves"][side] for side in SIDES)
+    assert all(controls[trials] > plans[trials] for trials in plans)
+    zeros = _paired(scores["plan"], scores["matched"], higher_is_better=True)
+    low, high = zeros.interval
+    assert f"zeros are worth {zeros.mean:.2f} [{low:.2f}, {high:.2f}]." in text
 
 
 def test_what_the_page_says_of_a_tuned_fine_tuning_is_the_record():

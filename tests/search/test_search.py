@@ -266,6 +266,10 @@ def test_both_sides_get_as_many_trials_and_weight_decay_reaches_both(network):
 def test_the_plan_file_is_one_for_train(network):
     assert read_plan(network.folder / "plan.toml") == network.plan
     assert read_plan(network.folder / "control.toml") == network.control
+    matched = read_plan(network.folder / "matched.toml")
+    assert [phase.lr for phase in matched.phases] == [phase.lr for phase in network.plan.phases]
+    assert not any(phase.sparsity for phase in matched.phases)
+    assert "nothing held matched.toml beside it" in str(network)
 
 
 def test_the_trials_are_judged_on_the_test_split_when_all_is_over(network):

@@ -149,7 +149,8 @@ class Found:
                 self._spent(),
                 *([self.budget.sentence] if self.budget else []),
                 self.verdict,
-                f"The plan is {self.folder / 'plan.toml'}, the control {self.folder}/control.toml.",
+                f"The plan is {self.folder / 'plan.toml'}, its phases and rates with nothing held "
+                f"{MATCHED}.toml beside it, the control {TUNED}.toml.",
             ]
         )
 
@@ -397,6 +398,7 @@ class Search:
         tried = {side: trials.finished(side) for side in SIDES}
         best = {side: _best(side, tried[side], start.higher_is_better) for side in SIDES}
         self._freeze(best, start)
+        self._write_plans(best)
         study = self._confirm(best, jobs, backend)
         found = Found(
             folder=self.folder,
@@ -548,8 +550,13 @@ class Search:
         validation = {side: best[side].score for side in SIDES}
         text = json.dumps({**contrast, "validation": validation, **environment()}, indent=2)
         write_text(file, text + "\n")
-        for side in SIDES:
-            write_text(self.folder / f"{side}.toml", as_toml(best[side].method))
+
+    def _write_plans(self, best: Mapping[Side, Tried]) -> None:
+        """What was frozen, as files for ``redense train --plan``."""
+        methods: dict[str, Method] = {side: best[side].method for side in SIDES}
+        methods[MATCHED] = matched_to(methods["plan"])
+        for name, method in methods.items():
+            write_text(self.folder / f"{name}.toml", as_toml(method))
 
     def _confirm(self, best: Mapping[Side, Tried], jobs: int, backend: str) -> Study:
         """The two that were chosen, and the plan's phases and rates with nothing held: a control
