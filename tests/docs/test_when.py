@@ -220,6 +220,26 @@ def test_trained_out_captions_and_digits_are_the_records(regimes):
     assert f"| {-digits.mean:+.1f} points of word errors, not measurable | 7 |" in README
 
 
+def test_what_the_page_says_of_deepspeech_1_is_the_record(regimes):
+    study = regimes["digits-deepspeech1"]
+    (row,) = study.rows
+    words = -row.to_matched.mean
+    assert row.to_matched.interval[0] < 0 < row.to_matched.interval[1]
+    assert not study.is_trained_out
+    assert row.best == "swa"
+    scores = {name: mean(of.values()) for name, of in study.summary.scores.items()}
+    said = (
+        f"has {words:.2f} more, not measurable, and {-row.to_best.mean:.2f} more than the average"
+    )
+    page = " ".join(PAGE.split())
+    assert said in page
+    assert f"are {scores['swa']:.1f} %; its dense phase, at {scores['dense']:.1f} %, had" in page
+    said = (
+        f"{words:+.1f} points, not measurable; averaging has {-row.to_best.mean:.1f} fewer | 12 |"
+    )
+    assert said in README
+
+
 def test_the_default_beside_one_cosine_is_the_records(regimes):
     page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
     for name, data in (
