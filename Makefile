@@ -158,7 +158,7 @@ results-digits: setup
 results-digits-12: setup
 	$(call results,digits-12,speech,$(DIGITS_12))
 
-# the same strings and the paper's other recogniser, its two passes and factors of the rate
+# the same strings and the paper's other recogniser, its two passes and factors of the rate: 105 minutes of one core
 DEEPSPEECH1 = --data spoken-digits --model deepspeech1 --width 384 --stride 2 --dropout 0.4 --accelerator cpu \
 	--seeds 12 --methods dense,lower_lr,early_stop,swa,dsd --dense 20 --sparse 4 --redense 4 --passes 2 \
 	--sparsity 0.5/0.25 --sparse-lr 0.625/0.125 --redense-lr 0.375/0.0375
@@ -261,7 +261,7 @@ SEARCH_CONVERGED = --train-images 2000 --valid-share 0.0334 --accelerator cpu \
 results-search-images-converged: setup
 	$(call search,search-images-converged,images,$(SEARCH_CONVERGED))
 
-# those of results/captions-converged and results/digits-deepspeech1
+# those of results/captions-converged, 80 minutes of one core, and results/digits-deepspeech1, not yet run
 SEARCH_CAPTIONS = --accelerator cpu --space results/search-captions/space.toml \
 	--dense 30 --epochs 20 --trials 12 --seeds 2 --confirm 12
 results-search-captions: setup
@@ -271,7 +271,7 @@ SEARCH_DIGITS = --data spoken-digits --model deepspeech1 --width 384 --stride 2 
 results-search-digits: setup
 	$(call search,search-digits,speech,$(SEARCH_DIGITS))
 
-# wrong labels on colour drawings: groups of emoji, 32 px
+# wrong labels on colour drawings: groups of emoji, 32 px; not yet run
 SEARCH_EMOJI = --data emoji-groups --size 32 --label-noise 0.4 --batch 64 --accelerator cpu \
 	--dense 60 --epochs 16 --trials 24 --seeds 2 --confirm 12
 results-search-emoji-noise40: setup

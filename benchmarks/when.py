@@ -59,6 +59,7 @@ SEARCHES = {
     "search-images-converged": "small net with batch-norm, 2,000 images, clean labels",
     "search-warm-start": "the same network, trained on 1,000 images, gone on with on 2,000",
     "search-fine-tune": "small net, one artist's emoji, fine-tuned on 500 of another's",
+    "search-captions": "NeuralTalk on emoji drawings, 30 + 20 epochs; BLEU-4",
     "search-label-noise": "as `search-noise40`, at a constant rate in the shared phase",
     "search-noise20-first": "as `search-noise20`, at a constant rate in the shared phase",
 }
@@ -71,6 +72,7 @@ TUNED = {
     "vgg-noise40": "search-vgg-noise40",
     "warm-start": "search-warm-start",
     "fine-tune": "search-fine-tune",
+    "captions-converged": "search-captions",
 }
 """The search on a study's own network, data and seeds, whose tuned control its plans meet too."""
 

@@ -159,8 +159,9 @@ def test_a_tuned_control_meets_the_plans_of_the_study_it_was_tuned_for(regimes):
         assert {name: options.get(name) for name in same} == {
             name: asked["options"].get(name) for name in same
         }
-        (row,) = (row for row in regimes[study].rows if row.plan == "dsd")
-        plan = {one["seed"]: one["test"]["top1"] for one in kept if one["method"] == "dsd"}
+        row = next(row for row in regimes[study].rows if row.plan.startswith("dsd"))
+        metric = kept[0]["metric"]["name"]
+        plan = {one["seed"]: one["test"][metric] for one in kept if one["method"] == row.plan}
         control = confirmed(search)[1]["control"]
         assert plan.keys() == control.keys()
         gains = [plan[seed] - control[seed] for seed in plan]
@@ -427,6 +428,23 @@ def test_what_the_page_says_of_clean_labels_tuned_as_hard_is_the_record():
     assert (first["mask"], first["sparsity"], len(frozen["plan"])) == ("random", 0.35, 1 + 2 * 4)
     assert frozen["weight_decay"][-1] == 13
     assert "random masks of 0.35 of the linear layers, four passes and 13 times" in text
+
+
+def test_what_the_page_says_of_tuned_captions_is_the_record(regimes):
+    text = " ".join(PAGE.split())
+    contrast, scores = confirmed("search-captions")
+    zeros = _paired(scores["plan"], scores["matched"], higher_is_better=True)
+    frozen = json.loads((RESULTS / "search-captions" / "frozen.json").read_text("utf-8"))
+    first = frozen["plan"]["plan"][1]
+    assert (first["mask"], len(frozen["plan"]["plan"])) == ("random", 1 + 2 * 2)
+    assert frozen["control"]["select"] == "best"
+    said = f"random masks of {first['sparsity']} in two passes, which validation chose, are "
+    said += f"{-contrast.difference.mean:.2f} BLEU-4 behind the tuned control, early stopping, p = "
+    said += f"{contrast.difference.p_value:.3f}, and {-zeros.mean:.2f} behind their own"
+    assert said in text
+    untuned = mean(regimes["captions-converged"].summary.scores["lower_lr"].values())
+    said = f"scores {untuned:.2f}, it {mean(scores['control'].values()):.2f}."
+    assert said in text
 
 
 def test_averaging_is_ahead_where_a_network_is_trained_out(regimes):
