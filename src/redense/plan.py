@@ -32,6 +32,9 @@ DECAYS: dict[str, Callable[[float], float]] = {
 """Rate inside a phase against the share of it that is done; ``step`` divides by ten after each
 third."""
 
+MASKS = ("magnitude", "random", "global")
+"""What a mask may be called; a function has no name that another process would know it by."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -373,6 +376,21 @@ def relearn(
     free = [steps - steps // 2 for steps in whole]
     plan = dsd(dense, held, free, sparsity, passes=cycles, redense_lr=1.0, mask="random")
     return Plan((*plan.phases[:-1], replace(plan.phases[-1], decay=decay)))
+
+
+def check_mask_name(mask: str, phase: str) -> None:
+    """Refuse a mask that a run's folder could not hold, before anything is trained.
+
+    Raises:
+        ValueError: it is none of `MASKS`; a function's name is not, either.
+
+    >>> check_mask_name("random", "sparse")
+    """
+    if mask not in MASKS:
+        raise ValueError(
+            f"phase {phase!r}: mask must be one of {', '.join(MASKS)}, got {mask!r}; a function of "
+            "your own is for redense.PhaseScheduler, since a run's folder could not hold it"
+        )
 
 
 def check_sparsity(sparsity: Sparsity, of: str = "") -> Sparsity:

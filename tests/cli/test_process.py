@@ -358,3 +358,10 @@ def test_the_command_line_is_kept_with_the_run(desk, redense):
     flags = ("train", "images", *TINY, "--out", "run")
     assert redense(*flags).code == 0
     assert json.loads(Path("run/config.json").read_text())["command"] == ["redense", *flags]
+
+
+def test_a_mask_that_is_misspelt_is_said_before_anything_is_trained(redense):
+    for flags in (("train", "images", "--print-plan"), ("prove", "images", "--dry-run")):
+        answer = redense(*flags, "--mask", "magnitud")
+        assert answer.code == 2
+        assert "mask must be one of magnitude, random, global, got 'magnitud'" in answer.err

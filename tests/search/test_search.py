@@ -461,3 +461,23 @@ def test_a_search_from_a_trained_network_scores_it_as_it_came(tmp_path):
     assert usual.method.shrink == 1
     assert all(one.method.shrink == one.choices["shrink"] < 1 for one in drawn)
     assert all(one.method.shrink == 1 for one in found.tried if one.side == "plan")
+
+
+def unlogged(run):
+    """`train` without a score of each epoch: nothing that early stopping could stop by."""
+    run.log = lambda **scores: None
+    return train(run)
+
+
+def test_without_scores_to_stop_by_no_control_stops_early_and_the_answer_says_so(tmp_path, capfd):
+    space = redense.Space(sparsity=(0.3, 0.5), masks=("magnitude",))
+    few = {"trials": 5, "seeds": 1, "confirm": 2, "space": space}
+    asked = {"dense": 1, "epochs": 2, "anyway": True, **few}
+    found = redense.search(unlogged, **asked, out=tmp_path / "found")
+    assert not any(one.error for one in found.tried)
+    ways = {one.choices["scored"] for one in found.tried if one.side == "control"}
+    assert "best epoch" not in ways
+    said = "Early stopping is not among the controls: the function logs no score to stop by"
+    assert said in capfd.readouterr().err
+    assert said in (tmp_path / "found" / "summary.txt").read_text()
+    assert said in " ".join(json.loads((tmp_path / "found" / "found.json").read_text())["said"])

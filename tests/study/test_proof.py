@@ -19,6 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import redense
+from redense.masks import CRITERIA
+from redense.plan import MASKS
 from redense.runs.checkpoints import read
 from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
@@ -655,3 +657,88 @@ def test_scores_are_read_in_every_form_and_the_test_split_only_where_it_may():
         raise AssertionError("the test split was read")
 
     assert read_scores({"valid": 3, "test": never}, reads_test=False)["valid"] == {"score": 3.0}
+
+
+def with_a_head(run, *, given):
+    """A network whose loss has weights of its own, which the optimizer trains too."""
+    model, _, points, labels = two_layers(run.seed)
+    head = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=0.2, momentum=0.9)
+    for _ in run.epochs(model, optimizer, **({"head": head} if given else {})):
+        one_step(nn.Sequential(model, head), optimizer, points, labels)
+    return float(head(model(points)).detach().mean())
+
+
+def test_weights_that_no_checkpoint_would_hold_are_refused(tmp_path):
+    alone = redense.Run(make_folder(tmp_path / "without", PLAN), quiet=True)
+    with pytest.raises(ValueError, match=r"not in the model: 2, the first of shape \(2, 2\)"):
+        carry_out(partial(with_a_head, given=False), alone)
+    branched = prove(partial(with_a_head, given=True), tmp_path / "branched")
+    assert not branched.failed
+    (one,) = (r for r in branched.records if (r["method"], r["seed"]) == ("dsd", 0))
+    whole = redense.Run(make_folder(tmp_path / "whole", PLAN), quiet=True)
+    assert carry_out(partial(with_a_head, given=True), whole)["valid"] == one["valid"]
+
+
+class Held:
+    """No module, but it saves what it holds."""
+
+    def __init__(self):
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def state_dict(self):
+        return {"weight": self.weight.detach()}
+
+    def load_state_dict(self, state):
+        self.weight.data.copy_(state["weight"])
+
+
+def test_weights_that_are_saved_by_something_else_are_not_refused(tmp_path):
+    def scaled(run):
+        model, _, points, _ = two_layers(run.seed)
+        held = Held()
+        optimizer = torch.optim.SGD([*model.parameters(), held.weight], lr=0.1)
+        for _ in run.epochs(model, optimizer, held=held):
+            optimizer.zero_grad()
+            (model(points) * held.weight).square().mean().backward()
+            optimizer.step()
+        return float(held.weight.sum().detach())
+
+    carry_out(scaled, redense.Run(make_folder(tmp_path / "run", PLAN), quiet=True))
+
+
+@pytest.mark.parametrize("name", ["epoch", "phase", "rate", "sparsity", "seconds"])
+def test_a_column_of_the_row_itself_cannot_be_logged(tmp_path, name):
+    def logs(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for _ in run.epochs(model, optimizer):
+            one_step(model, optimizer, points, labels)
+            run.log(**{name: 1.0})
+        return 1.0
+
+    with pytest.raises(ValueError, match=f"every row has its own {name}"):
+        carry_out(logs, redense.Run(make_folder(tmp_path / "run", PLAN), quiet=True))
+
+
+def test_a_test_split_without_the_judged_metric_is_refused():
+    with pytest.raises(ValueError, match="valid's 'mse', which is judged, and of test only acc"):
+        read_scores({"valid": {"mse": 1.0}, "test": {"acc": 2.0}})
+    both = {"valid": {"mse": 1.0}, "test": {"acc": 2.0, "mse": 3.0}}
+    assert read_scores(both) == both
+
+
+def halves(weight, sparsity):
+    """A mask of the user's own."""
+    return torch.ones_like(weight, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("mask", ["magnitudes", halves])
+def test_a_mask_that_a_run_cannot_name_is_refused_before_anything_is_trained(tmp_path, mask):
+    plan = redense.dsd(2, 1, 1, 0.5, mask=mask)
+    with pytest.raises(ValueError, match="mask must be one of magnitude, random, global, got "):
+        redense.prove(train, plan, seeds=2, out=tmp_path / "study")
+    assert not list(tmp_path.glob("study/*/"))
+
+
+def test_masks_are_the_criteria_that_there_are():
+    assert tuple(CRITERIA) == MASKS

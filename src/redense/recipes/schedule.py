@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from redense.files.typed import Kind, Number, read_toml, read_yaml
-from redense.plan import Phase, Plan, dsd
+from redense.plan import Phase, Plan, check_mask_name, dsd
 
 SETTINGS = ("include", "weight_decay", "average", "select", "shrink")
 
@@ -64,6 +64,12 @@ class Schedule:
 
     def to_plan(self) -> Plan:
         """The plan that these flags describe."""
+        plan = self._plan()
+        for phase in plan:
+            check_mask_name(phase.mask_name, phase.name)
+        return plan
+
+    def _plan(self) -> Plan:
         if self.plan is not None:
             return read_plan(self.plan)
         if self.sparse == self.redense == 0:

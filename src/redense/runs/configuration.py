@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from redense.files.typed import Kind, build, parse_json
-from redense.plan import Plan
+from redense.plan import MASKS, Plan, check_mask_name
 
 _WHAT = "run's config"
 _REMEDY = "start the run anew"
@@ -66,6 +66,8 @@ class RunConfig:
             raise ValueError(f"seed must lie in 0 to {2**32 - 1}, got {self.seed}")
         if not 0 <= self.shrink <= 1:
             raise ValueError(f"shrink must lie in [0, 1], got {self.shrink}; 1 leaves all as it is")
+        for phase in self.plan:
+            check_mask_name(phase.get("mask", MASKS[0]), phase.get("name", ""))
         if self.weight_decay and len(self.weight_decay) != len(self.plan):
             raise ValueError(
                 f"weight_decay must be one factor for each of the {len(self.plan)} phases, got "

@@ -92,6 +92,7 @@ class Loop:
             optimizers_in(optimizer),
             dict(stateful),
         )
+        self._check_trained()
         self._check_schedules()
         self._check_shuffles(caller)
         self._loader = loader
@@ -131,6 +132,10 @@ class Loop:
     def log(self, values: Mapping[str, float]) -> None:
         """Keep numbers for the row that is being trained."""
         for name, value in values.items():
+            if name in _OWN:
+                raise ValueError(
+                    f"run.log({name}=...): every row has its own {name}; log it by another name"
+                )
             number = float(value)
             if not math.isfinite(number):
                 raise DivergedError(
@@ -229,6 +234,34 @@ class Loop:
                     "a schedule drives the optimizer, but a resumed run would begin it anew: pass "
                     f"it, run.{self._unit}s(model, optimizer, schedule=schedule)"
                 )
+
+    def _check_trained(self) -> None:
+        """Refuse weights that are trained and that no checkpoint would hold, for the same reason: a
+        loss with weights of its own, a head beside the model."""
+        held = [self._model, *self._stateful.values()]
+        modules = [one for one in held if isinstance(one, nn.Module)]
+        known = {id(weight) for module in modules for weight in module.parameters()}
+        saved = [one.state_dict() for one in held if not isinstance(one, nn.Module)]
+        memory = {
+            value.data_ptr()
+            for state in saved
+            for value in state.values()
+            if isinstance(value, torch.Tensor)
+        }
+        outside = [
+            tuple(weight.shape)
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+            for weight in group["params"]
+            if id(weight) not in known and weight.data_ptr() not in memory
+        ]
+        if outside:
+            raise ValueError(
+                f"the optimizer trains weights that are not in the model: {len(outside)}, the "
+                f"first of shape {outside[0]}; a run that is resumed, or starts from another's "
+                f"epochs, would begin them anew. Pass the module that has them by a name, "
+                f"run.{self._unit}s(model, optimizer, head=head)"
+            )
 
     def _check_shuffles(self, caller: FrameType) -> None:
         """Refuse a generator that no checkpoint would hold, for the same reason."""

@@ -132,6 +132,12 @@ def read_scores(result: Any, *, reads_test: bool = True) -> dict[str, dict[str, 
         if isinstance(given, Mapping) and not given and split == "test":
             continue
         scores[split] = _metrics(split, given)
+    judged = next(iter(scores["valid"]), None)
+    if judged is not None and scores["test"] and judged not in scores["test"]:
+        raise ValueError(
+            f"train(run) returned valid's {judged!r}, which is judged, and of test only "
+            f"{', '.join(scores['test'])}: return the same metric of both"
+        )
     return scores
 
 

@@ -22,6 +22,7 @@ from redense.plan import Phase, Plan, toml
 from redense.proof import Question, Study, check_function, source_sha256
 from redense.runs.checkpoints import make_folder, write_text
 from redense.runs.configuration import RunConfig
+from redense.runs.loop import own_numbers
 from redense.runs.record import environment
 from redense.runs.run import Run
 from redense.search.budget import Budget, Judged, budget
@@ -29,6 +30,7 @@ from redense.search.gate import SEEDS as GATE_SEEDS
 from redense.search.gate import check
 from redense.search.opened import judged_scores
 from redense.search.pictures import draw_budget, draw_choices
+from redense.search.space import BEST as BEST_EPOCH
 from redense.search.space import SIDES, Layers, Side, Space, in_words
 from redense.search.trials import FIRST_SEED, Runs, Trials, Tried
 from redense.study.compare import Contrast, contrasts
@@ -75,6 +77,8 @@ class Found:
     higher_is_better: bool
     budget: Budget | None
     """Score against tuning budget; None where a customary setting fails."""
+    left_out: str = ""
+    """What controls could not try, in words."""
 
     @property
     def plan(self) -> Plan:
@@ -148,6 +152,7 @@ class Found:
                 *self._mattered(),
                 self._spent(),
                 *([self.budget.sentence] if self.budget else []),
+                *([self.left_out] if self.left_out else []),
                 self.verdict,
                 f"The plan is {self.folder / 'plan.toml'}, its phases and rates with nothing held "
                 f"{MATCHED}.toml beside it, the control {TUNED}.toml.",
@@ -179,6 +184,7 @@ class Found:
                 *self._mattered(),
                 self._spent(),
                 *([self.budget.sentence] if self.budget else []),
+                *([self.left_out] if self.left_out else []),
             ],
             "budget": asdict(self.budget) if self.budget else None,
             "tried": tried,
@@ -392,7 +398,9 @@ class Search:
         work = FunctionWork.of(self.train, reads_test=False, data=data)
         carry_out = partial(run_study, self.folder / "trials", workers=jobs, backend=backend)
         start = self._start(partial(carry_out, work=work), anyway)
-        trials = self._trials(start.layers, start.higher_is_better, jobs)
+        trials = self._trials(start, jobs)
+        if start.left_out:
+            print(start.left_out, file=sys.stderr)
         while due := trials.begin():
             carry_out(due, work, then=trials.follow, progress=_Quiet())
         tried = {side: trials.finished(side) for side in SIDES}
@@ -411,6 +419,7 @@ class Search:
             metric=start.metric,
             higher_is_better=start.higher_is_better,
             budget=self._budget(tried, start, work, jobs, backend),
+            left_out=start.left_out,
         )
         self._write(found)
         return found
@@ -466,30 +475,28 @@ class Search:
     def _runs(self) -> Runs:
         return Runs(self.folder / "trials", self.config, self._first)
 
-    def _trials(
-        self, layers: Mapping[str, Any], higher_is_better: bool, workers: int = 1
-    ) -> Trials:
+    def _trials(self, start: _Start, workers: int = 1) -> Trials:
         return Trials(
             self.folder,
             self._runs,
-            partial(self._draw, layers),
-            {side: self.space.customary(side, layers, self.decay) for side in SIDES},
+            partial(self._draw, start.space, start.layers),
+            {side: start.space.customary(side, start.layers, self.decay) for side in SIDES},
             trials=self.trials,
             seeds=range(FIRST_SEED, FIRST_SEED + self.seeds),
-            higher_is_better=higher_is_better,
+            higher_is_better=start.higher_is_better,
             workers=workers,
             tell=lambda line: print(line, file=sys.stderr),
         )
 
-    def _draw(self, layers: Mapping[str, Any], side: Side, choose: Any) -> Method:
-        return self.space.draw(side, choose, self._first.plan, self.epochs, layers)
+    def _draw(self, space: Space, layers: Mapping[str, Any], side: Side, choose: Any) -> Method:
+        return space.draw(side, choose, self._first.plan, self.epochs, layers)
 
     def _start(self, carry_out: Callable[..., list[Outcome]], anyway: bool) -> _Start:
         """Train the shared phase with every seed and the customary control with two: the gate, and
         what is to be known of the training before any trial is drawn."""
         runs = self._runs
         usual = FixedTrial(self.space.customary("control", {}, self.decay))
-        customary = self._draw({}, "control", usual)
+        customary = self._draw(self.space, {}, "control", usual)
         count = max(self.seeds, GATE_SEEDS)
         firsts = {seed: runs.shared(seed) for seed in range(FIRST_SEED, FIRST_SEED + count)}
         longer = {
@@ -507,7 +514,10 @@ class Search:
         if not record["valid"]:
             raise ValueError("train(run) returned no validation score; a search chooses on it")
         higher = bool(record["metric"]["higher_is_better"])
+        space, left_out = _judgeable(self.space, record)
         start = _Start(
+            space=space,
+            left_out=left_out,
             layers=self.space.resolve(record["prunable"]) if record["branched"] else {},
             higher_is_better=higher,
             metric=record["metric"]["name"],
@@ -644,11 +654,30 @@ class Search:
 class _Start:
     """What the first runs say of a training."""
 
+    space: Space
+    left_out: str
+    """What of the space this training can't do, in words; empty where it can do all."""
     layers: Layers
     higher_is_better: bool
     metric: str
     branched: bool
     jobs: tuple[Job, ...]
+
+
+def _judgeable(space: Space, record: Mapping[str, Any]) -> tuple[Space, str]:
+    """The space without early stopping where a function logs no score to stop by, and words."""
+    ways = tuple(way for way in space.scored if way != BEST_EPOCH)
+    if record["recipe"] or not record["branched"] or not ways or ways == space.scored:
+        return space, ""
+    judged = record["metric"]["name"]
+    logged = own_numbers(record["history"][-1])
+    if next(iter(logged), None) == judged or (judged == "score" and len(logged) == 1):
+        return space, ""
+    said = (
+        "Early stopping is not among the controls: the function logs no score to stop by in every "
+        f"epoch, run.log({judged}=...) first."
+    )
+    return replace(space, scored=ways), said
 
 
 class _Quiet:
