@@ -19,6 +19,12 @@ def run(tmp_path):
     return RunFolder.create(tmp_path / "run", RunConfig())
 
 
+def test_the_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called(tmp_path):
+    RunFolder.create(tmp_path / "c d", RunConfig())
+    with pytest.raises(ValueError, match=f"resume it with --resume '{tmp_path}/c d' or choose"):
+        RunFolder.create(tmp_path / "c d", RunConfig())
+
+
 def test_epoch_10000_comes_after_epoch_9999(run):
     for epoch in (9_999, 10_000):
         save_whole({"epoch": epoch}, run.epoch_file(epoch))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from redense.cli.flags import Parser, add_flag, add_path, parse
 
 
@@ -30,5 +32,8 @@ def sensitivity_command(arguments: list[str]) -> int:
     except ValueError as reason:
         print(f"no plan is written: {reason}")
         return 0
-    print(f"{plan}: the proposal as a plan, redense train {run.config.recipe} --plan {plan}")
+    print(
+        f"{plan}: the proposal as a plan, "
+        f"redense train {run.config.recipe} --plan {quote(str(plan))}"
+    )
     return 0

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from redense.cli.flags import Machine, Parser, add_flag, build, choose, given, parse
@@ -187,7 +188,8 @@ def _train(folder: RunFolder, task: Task) -> int:
         record = carry_out(lambda run: fit(run, task), Run(folder))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"nothing is lost: redense train {folder.config.recipe} --resume {folder.path}"
+            f"nothing is lost: redense train {folder.config.recipe} "
+            f"--resume {quote(str(folder.path))}"
         ) from None
     if record:
         print_result(record)

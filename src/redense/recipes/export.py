@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from redense.files.records import read_record
 from redense.files.typed import TABLE, read_json
@@ -49,7 +50,7 @@ def export(
     if not run.record.exists():
         raise FileNotFoundError(
             f"{run_path} is not finished, it has no record.json; "
-            f"redense train {run.config.recipe} --resume {run_path} goes on"
+            f"redense train {run.config.recipe} --resume {quote(str(run_path))} goes on"
         )
     network, config = restore(run.path)
     record = read_record(run.record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypedDict, cast
 
 import torch
@@ -139,7 +140,7 @@ def _description(folder: Path) -> tuple[str, Path]:
     if not file.is_file():
         raise FileNotFoundError(
             f"{folder} has no network.json, which a finished phase leaves; copy the folder whole, "
-            f"or redense train {recipe} --resume {folder} goes on"
+            f"or redense train {recipe} --resume {quote(str(folder))} goes on"
         )
     return recipe, file
 

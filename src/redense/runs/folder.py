@@ -16,6 +16,7 @@ import sys
 import time
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from redense.files.text import read_text
@@ -49,8 +50,8 @@ class RunFolder:
         """Make ``path`` a run folder; one that already holds a run is refused."""
         if (path / "config.json").exists():
             raise ValueError(
-                f"{path} already holds a run; resume it with --resume {path} or choose another "
-                "--out"
+                f"{path} already holds a run; resume it with --resume {quote(str(path))} or choose "
+                "another --out"
             )
         make_folder(path, "a run folder")
         (path / "checkpoints").mkdir(exist_ok=True)
