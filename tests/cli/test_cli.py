@@ -73,7 +73,7 @@ def refuse(redense, tmp_path, monkeypatch):
         ("--decay exp", "decay must be one of constant, linear, cosine, step, got 'exp'"),
         (
             "--mask least",
-            "mask must be one of magnitude, random, global or a function, got 'least'",
+            "mask must be one of magnitude, random, global, got 'least'",
         ),
         ("--model resnet19", "no model is called 'resnet19'; did you mean resnet1"),
         ("--model alexnet", "alexnet takes no images of 8 px"),
