@@ -148,7 +148,7 @@ results-captions-converged: setup
 	$(call results,captions-converged,captions,$(CAPTIONS_CONVERGED))
 
 # strings of spoken digits to convergence, the paper's factors for DeepSpeech 2: about 20 minutes of one core;
-# with five more seeds and averaging about 50
+# with five more seeds and averaging not yet run
 DIGITS = --data spoken-digits --stride 2 --dropout 0.4 --accelerator cpu \
 	--dense 16 --sparse 5 --redense 5 --passes 1 --sparse-lr 1 --redense-lr 0.1 --sparsity 0.5
 DIGITS_7 = --seeds 7 --methods dense,lower_lr,early_stop,dsd $(DIGITS)

@@ -360,8 +360,12 @@ def test_the_command_line_is_kept_with_the_run(desk, redense):
     assert json.loads(Path("run/config.json").read_text())["command"] == ["redense", *flags]
 
 
-def test_a_mask_that_is_misspelt_is_said_before_anything_is_trained(redense):
+def test_a_mask_that_is_misspelt_is_said_before_anything_is_trained(redense, desk):
     for flags in (("train", "images", "--print-plan"), ("prove", "images", "--dry-run")):
         answer = redense(*flags, "--mask", "magnitud")
         assert answer.code == 2
         assert "mask must be one of magnitude, random, global, got 'magnitud'" in answer.err
+    Path("plan.toml").write_text('[[phases]]\nname = "a"\nlength = 1\nmask = "magnitud"\n')
+    answer = redense("train", "images", "--plan", "plan.toml", "--print-plan")
+    assert answer.code == 2
+    assert "plan.toml: phase 'a': mask must be one of" in answer.err

@@ -7,9 +7,11 @@ import pytest
 from study_folder import write_study
 
 from redense.report.page import report
+from redense.search.gate import check
 from redense.study.convergence import Convergence, measure
 from redense.study.folder import records
 from redense.study.summary import as_markdown, sentences, summarize_records
+from redense.study.verdict import on_convergence
 
 
 def test_the_spread_is_the_largest_of_scores_and_gains():
@@ -25,20 +27,36 @@ def test_the_spread_is_the_largest_of_scores_and_gains():
 def test_noise_alone_is_seldom_taken_for_a_gain(seeds, most):
     noise = random.Random(0)
     held_up = [
-        not measure(
+        measure(
             {seed: noise.gauss(0, 1) for seed in range(seeds)},
             {seed: noise.gauss(0, 1) for seed in range(seeds)},
             higher_is_better=True,
-        ).is_converged
+        ).still_gains
         for _ in range(2000)
     ]
     assert mean(held_up) < most
 
 
 def test_a_gain_of_several_spreads_is_seen_from_two_seeds_on():
-    assert not Convergence({0: 3.0, 1: 3.2}, 0.5).is_converged
+    assert Convergence({0: 3.0, 1: 3.2}, 0.5).still_gains
     assert Convergence({0: 3.0, 1: 3.2}, 3.5).is_converged
-    assert Convergence({0: 9.0, 1: 0.0}, 3.0).is_converged  # one astray seed settles nothing
+
+
+@pytest.mark.parametrize(
+    ("gains", "spread"),
+    [
+        ({0: 9.0, 1: 0.0}, 3.0),  # one astray seed settles nothing
+        ({0: 0.0, 1: 0.0}, 0.0),  # every score at the metric's floor
+    ],
+)
+def test_what_seeds_do_not_settle_is_neither(gains, spread):
+    measured = Convergence(gains, spread)
+    assert not measured.is_converged
+    assert not measured.still_gains
+    said = on_convergence(measured, control="lower_lr", metric="validation wer", unit="points")
+    assert said.startswith("Whether the dense phase has converged, 2 seeds do not settle: after")
+    assert said.endswith("this study says nothing of the paper's claim.")
+    assert check(measured, 1, 2).startswith("whether the first phase has converged, 2 seeds do")
 
 
 @pytest.fixture

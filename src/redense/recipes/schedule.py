@@ -64,14 +64,9 @@ class Schedule:
 
     def to_plan(self) -> Plan:
         """The plan that these flags describe."""
-        plan = self._plan()
-        for phase in plan:
-            check_mask_name(phase.mask_name, phase.name)
-        return plan
+        return read_plan(self.plan) if self.plan is not None else _named(self._by_flags())
 
-    def _plan(self) -> Plan:
-        if self.plan is not None:
-            return read_plan(self.plan)
+    def _by_flags(self) -> Plan:
         if self.sparse == self.redense == 0:
             return Plan((Phase("dense", self.dense, decay=self.decay),))
         return dsd(
@@ -87,6 +82,13 @@ class Schedule:
         )
 
 
+def _named(plan: Plan) -> Plan:
+    """The plan, if each of its masks has a name that a run's folder can hold."""
+    for phase in plan:
+        check_mask_name(phase.mask_name, phase.name)
+    return plan
+
+
 def read_plan(path: Path) -> Plan:
     """A plan from a TOML (``[[phases]]``) or YAML (``phases:``) file.
 
@@ -95,7 +97,7 @@ def read_plan(path: Path) -> Plan:
     """
     records = _content(path)["phases"]
     try:
-        return Plan.from_records(records)
+        return _named(Plan.from_records(records))
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: {error}") from error
 

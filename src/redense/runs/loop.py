@@ -253,7 +253,7 @@ class Loop:
             for optimizer in self._optimizers
             for group in optimizer.param_groups
             for weight in group["params"]
-            if id(weight) not in known and weight.data_ptr() not in memory
+            if weight.requires_grad and id(weight) not in known and weight.data_ptr() not in memory
         ]
         if outside:
             raise ValueError(

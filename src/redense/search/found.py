@@ -30,8 +30,7 @@ from redense.search.gate import SEEDS as GATE_SEEDS
 from redense.search.gate import check
 from redense.search.opened import judged_scores
 from redense.search.pictures import draw_budget, draw_choices
-from redense.search.space import BEST as BEST_EPOCH
-from redense.search.space import SIDES, Layers, Side, Space, in_words
+from redense.search.space import BEST, SIDES, Layers, Side, Space, in_words
 from redense.search.trials import FIRST_SEED, Runs, Trials, Tried
 from redense.study.compare import Contrast, contrasts
 from redense.study.convergence import measure
@@ -42,7 +41,7 @@ from redense.study.summary import Summary
 from redense.study.work import FunctionWork
 
 CONFIDENCE = 0.95
-BEST = 10
+SHOWN = 10
 """Rows of the table of trials."""
 
 
@@ -225,7 +224,7 @@ class Found:
     def _table(self, side: Side) -> str:
         ranked = self.ranked(side)
         lines = [f"the best of {len(ranked)} {side}s on validation, and over how many seeds"]
-        shown = [one for one in ranked if one.scores][:BEST]
+        shown = [one for one in ranked if one.scores][:SHOWN]
         lines += [
             f"{one.score:10.5g} {len(one.scores):3}  {in_words(one.choices)}" for one in shown
         ]
@@ -514,7 +513,7 @@ class Search:
         if not record["valid"]:
             raise ValueError("train(run) returned no validation score; a search chooses on it")
         higher = bool(record["metric"]["higher_is_better"])
-        space, left_out = _judgeable(self.space, record)
+        space, left_out = _what_it_can_try(self.space, record)
         start = _Start(
             space=space,
             left_out=left_out,
@@ -530,7 +529,8 @@ class Search:
                 {seed: runs.score(job) for seed, job in longer.items()},
                 higher_is_better=higher,
             )
-            check(gate, self.dense, self.epochs)
+            if unsettled := check(gate, self.dense, self.epochs):
+                print(unsettled, file=sys.stderr)
         return start
 
     def _freeze(self, best: Mapping[Side, Tried], start: _Start) -> None:
@@ -664,9 +664,10 @@ class _Start:
     jobs: tuple[Job, ...]
 
 
-def _judgeable(space: Space, record: Mapping[str, Any]) -> tuple[Space, str]:
-    """The space without early stopping where a function logs no score to stop by, and words."""
-    ways = tuple(way for way in space.scored if way != BEST_EPOCH)
+def _what_it_can_try(space: Space, record: Mapping[str, Any]) -> tuple[Space, str]:
+    """The space without early stopping where a function logs no score to stop by, and what to say
+    of it."""
+    ways = tuple(way for way in space.scored if way != BEST)
     if record["recipe"] or not record["branched"] or not ways or ways == space.scored:
         return space, ""
     judged = record["metric"]["name"]

@@ -13,11 +13,17 @@ class NotConvergedError(ValueError):
     that is not trained out."""
 
 
-def check(gate: Convergence, dense: int, epochs: int) -> None:
-    """Raise `NotConvergedError` unless further training gains nothing that can be told from
-    noise."""
+def check(gate: Convergence, dense: int, epochs: int) -> str:
+    """Raise `NotConvergedError` where further training gains what can be told from noise; else what
+    to say where its seeds do not settle whether it does, or nothing."""
     if gate.is_converged:
-        return
+        return ""
+    if not gate.still_gains:
+        return (
+            f"whether the first phase has converged, {len(gate.gains)} seeds do not settle: "
+            f"{epochs} more epochs without any change gain {gate.gain:.3g} on validation, where "
+            f"seeds spread by {gate.spread:.2g}"
+        )
     raise NotConvergedError(
         f"not converged: {epochs} more epochs without any change gain {gate.gain:.3g} on "
         f"validation, more than the spread between seeds ({gate.spread:.2g}); use --dense "

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
-from redense.masks import CRITERIA
-from redense.plan import DECAYS, Phase, Plan, Sparsity, check_sparsity, matches
+from redense.plan import DECAYS, MASKS, Phase, Plan, Sparsity, check_sparsity, matches
 from redense.study.methods import Method
 
 Side = Literal["plan", "control"]
@@ -96,7 +95,7 @@ class Space:
         _check_range("lr", self.lr, above=0)
         _check_range("weight_decay", self.weight_decay, above=0)
         _check_range("shrink", self.shrink, above=0, most=1)
-        _check_known("masks", self.masks, tuple(CRITERIA))
+        _check_known("masks", self.masks, MASKS)
         _check_known("decays", self.decays, tuple(DECAYS))
         _check_known("scored", self.scored, SCORED)
 

@@ -23,14 +23,21 @@ class Convergence:
 
     @property
     def is_converged(self) -> bool:
-        """Unless the gain, less two standard errors, is more than the spread.
+        """Whether it gains no more than the spread; scores that are all the same, as at a metric's
+        floor, tell nothing."""
+        return self.gain <= self.spread and self.spread > 0
+
+    @property
+    def still_gains(self) -> bool:
+        """Whether the gain, less two standard errors, is more than the spread; where a network has
+        neither converged nor clearly gains, its seeds do not settle which.
 
         Of networks that gain nothing, with scores that are noise alone, 6 % are held up with two
         seeds, 0.1 % with six; of those that gain three times the noise of a score 56 and 72 %
         (simulated, normal noise).
         """
         error = stdev(self.gains.values()) / math.sqrt(len(self.gains))
-        return self.gain - 2 * error <= self.spread
+        return self.gain - 2 * error > self.spread
 
 
 def measure(

@@ -219,7 +219,8 @@ def best_method(
 
 def on_convergence(convergence: Convergence, *, control: str, metric: str, unit: str) -> str:
     """Whether the study speaks of the paper's claim, which is about a network that is trained out:
-    ``The dense phase has converged: ...``, or ``This study says nothing of the paper's claim``."""
+    ``The dense phase has converged: ...``, ``This study says nothing of the paper's claim``, or
+    that the seeds do not settle it."""
     digits = max(1 - math.floor(math.log10(convergence.spread)), 0) if convergence.spread else 3
     direction = "improves" if convergence.gain >= 0 else "worsens"
     amount = f"{abs(convergence.gain):.{digits}f} {unit}".rstrip()
@@ -229,6 +230,12 @@ def on_convergence(convergence: Convergence, *, control: str, metric: str, unit:
         return (
             f"The dense phase has converged: after it the control ({control}) {change}, where "
             f"seeds spread by {spread}."
+        )
+    if not convergence.still_gains:
+        return (
+            f"Whether the dense phase has converged, {len(convergence.gains)} seeds do not settle: "
+            f"after it the control ({control}) {change}, where seeds spread by {spread}. Until "
+            "more do, this study says nothing of the paper's claim."
         )
     return (
         "This study says nothing of the paper's claim, as its dense phase has not converged: after "
