@@ -43,7 +43,8 @@ class Averaging(Callback):
                 task.model.parameters(), mean.module.parameters(), strict=True
             ):
                 weight.copy_(average)
-        update_bn((batch[0] for batch in task.train_dataloader()), task.model)
+        # torch takes the first of a tuple, and a batch's sounds are one themselves
+        update_bn(([batch[0]] for batch in task.train_dataloader()), task.model)
 
     def state_dict(self) -> dict[str, Any]:
         """The mean so far."""

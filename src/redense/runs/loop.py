@@ -25,6 +25,7 @@ from redense.rates import Rates
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole, write_text
 from redense.runs.decay import WeightDecay
 from redense.runs.generators import Drawn, generator_of, is_generator, shuffled_loaders
+from redense.runs.restoring import check_settings
 from redense.runs.seeds import rank_seed
 from redense.runs.shrinking import shrink_and_perturb
 from redense.runs.weights import share_of_zeros
@@ -285,6 +286,7 @@ class Loop:
             "mean": {} if self._mean is None else self._mean.state_dict(),
             "rows": self._run.rows,
             "seconds": self._run.seconds,
+            "settings": self._run.config.settings,
         }
         if not self._run.main:
             return
@@ -322,6 +324,7 @@ class Loop:
                 f"{file} is no checkpoint of run.epochs(): it has no {missing[0]!r}; "
                 f"start the run in another folder"
             )
+        check_settings(file, content.get("settings", {}), self._run.config.settings)
         if (saved := set(content["stateful"])) != set(self._stateful):
             raise ValueError(
                 f"{file} was saved with {', '.join(sorted(saved)) or 'nothing'} beside model and "
@@ -373,7 +376,14 @@ class Loop:
             if self._loader is not None:
                 seed_everything(rank_seed(self._run.seed, len(self._plan), _rank()))
                 device = next(self._model.parameters()).device
-                update_bn(self._loader, self._model, device=device)
+                try:
+                    update_bn(self._loader, self._model, device=device)
+                except (AttributeError, RuntimeError, TypeError) as error:
+                    raise ValueError(
+                        "averaged weights (SWA) need batch-norm measured anew, for which the model "
+                        f"is given each batch of loader, or the first part of it: {error}; pass "
+                        "loader=[batch['pixels'] for batch in loader], say"
+                    ) from error
 
     def _leave(self) -> None:
         if self._rates is not None:
