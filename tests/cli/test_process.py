@@ -369,3 +369,34 @@ def test_a_mask_that_is_misspelt_is_said_before_anything_is_trained(redense, des
     answer = redense("train", "images", "--plan", "plan.toml", "--print-plan")
     assert answer.code == 2
     assert "plan.toml: phase 'a': mask must be one of" in answer.err
+
+
+def test_a_plan_file_has_no_keys_that_mean_nothing(redense, desk):
+    text = 'weight_deccay = [1.0, 2.0]\n[[phases]]\nname = "a"\nlength = 1\n'
+    Path("plan.toml").write_text(text)
+    answer = redense("train", "images", "--plan", "plan.toml", "--print-plan")
+    assert answer.code == 2
+    assert "plan.toml: a plan has no 'weight_deccay'; did you mean weight_decay?" in answer.err
+    Path("plan.toml").write_text(text.replace("deccay = [1.0, 2.0]", "decay = [3.5]"))
+    answer = redense("train", "images", "--plan", "plan.toml", "--print-plan")
+    assert "weight-decay   [3.5]  (of plan.toml)" in answer.out
+
+
+def test_random_weights_under_a_mask_are_said(redense, desk):
+    alone = ("--dense", 0, "--dry-run")
+    answer = redense("prove", "images", *alone)
+    assert "--dense 0 without --init: the first sparse phase holds" in answer.err
+    answer = redense("prove", "images", "--dry-run")
+    assert "without --init" not in answer.err
+
+
+def test_a_run_in_double_precision_can_be_used(redense, desk, pictures):
+    flags = ("--data", pictures, *TINY, "--precision", "64-true", "--out", "run")
+    assert redense("train", "images", *flags).code == 0
+    record = json.loads(Path("run/record.json").read_text())
+    answer = redense("eval", "run", "--data", pictures, "--workers", 0)
+    assert answer.code == 0, answer.err
+    assert f"top-1  {record['test']['top1']:.2f} % right" in answer.out
+    assert redense("export", "run", "hub").code == 0
+    answer = redense("classify", "hub", next((pictures / "test").rglob("*.png")))
+    assert answer.code == 0, answer.err

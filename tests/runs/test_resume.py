@@ -281,6 +281,22 @@ def test_a_resume_on_pictures_that_changed_is_refused_with_both_fingerprints(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", 5), ("lr", 0.01), ("batch", 16), ("augment", "none")]
+)
+def test_a_resume_under_an_edited_config_is_refused(name, value, copy, redense):
+    settings = json.loads((copy / "config.json").read_text())
+    where = settings if name in settings else settings["options"]
+    was, where[name] = where[name], value
+    (copy / "config.json").write_text(json.dumps(settings))
+    answer = redense("train", "images", "--resume", copy)
+    assert answer.code == 2
+    assert answer.err == (
+        f"redense: error: {newest(copy)} was trained with {name} {was!r}, config.json beside it "
+        f"says {value!r}: put it back, or start a new run\n"
+    )
+
+
 def same(ours, theirs):
     if isinstance(ours, torch.Tensor):
         return torch.equal(ours, theirs)

@@ -46,8 +46,16 @@ def run_config(
     recipe: str, options: Any, asked: argparse.Namespace, command: list[str]
 ) -> RunConfig:
     """What the flags say of a run, besides method, seed and plan."""
+    from redense.files.folders import say
     from redense.recipes import RECIPES
     from redense.runs.configuration import RunConfig
+
+    by_flags = getattr(asked, "plan", None) is None  # a search has no plan to read
+    if by_flags and not asked.dense and getattr(options, "init", None) is None:
+        say(
+            "--dense 0 without --init: the first sparse phase holds the smallest of weights that "
+            "are still random"
+        )
 
     return RunConfig(
         recipe=recipe,
@@ -59,6 +67,26 @@ def run_config(
         precision=asked.precision,
         command=command,
     )
+
+
+def written(config: RunConfig) -> list[str]:
+    """The flags that ask for a run's data and settings again, without its plan.
+
+    >>> from redense.runs.configuration import RunConfig
+    >>> written(RunConfig(recipe="images", options={"size": 8, "data": "pets", "lr": 0.1}))
+    ['--size', '8', '--data', 'pets']
+    """
+    from redense.recipes import RECIPES
+
+    usual = vars(RECIPES[config.recipe].options_class()()) | vars(Machine())
+    machine = {"precision": config.precision, "accelerator": config.accelerator}
+    patterns = {"include": ",".join(config.include), "exclude": ",".join(config.exclude)}
+    flags = []
+    for name, value in {**config.options, **machine, **patterns}.items():
+        if value is not None and value != usual[name]:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            flags += [f"--{name.replace('_', '-')}", text]
+    return flags
 
 
 def usual_schedule(recipe: Recipe, flags: list[str]) -> dict[str, Any]:
@@ -202,7 +230,11 @@ def _train(folder: RunFolder, task: Task) -> int:
 
 def _print_plan(plan: Any, options: Any, asked: argparse.Namespace, preset: Any) -> None:
     """The plan, what is trained and how, and what the preset's paper reports."""
+    from redense.recipes.schedule import read_settings
+
     print(f"{plan}\n")
+    for name, value in (read_settings(asked.plan) if asked.plan else {}).items():
+        print(f"{name.replace('_', '-'):14} {value}  (of {asked.plan})")
     machine = {name: getattr(asked, name) for name in ("precision", "devices", "strategy", "seed")}
     for name, value in {**vars(options), **machine}.items():
         print(f"{name.replace('_', '-'):14} {'-' if value is None else value}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from redense.files.names import near
 from redense.files.typed import Kind, Number, read_toml, read_yaml
 from redense.plan import Phase, Plan, check_mask_name, dsd
 
@@ -113,4 +114,13 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _content(path: Path) -> PlanFile:
     if not path.is_file():
         raise FileNotFoundError(f"plan {str(path)!r}: no such file")
-    return read_toml(path, PLAN) if path.suffix == ".toml" else read_yaml(path, PLAN)
+    content = read_toml(path, PLAN) if path.suffix == ".toml" else read_yaml(path, PLAN)
+    known = ("phases", *SETTINGS)
+    for key in content:
+        if key not in known:
+            hint = near(key, known)
+            raise ValueError(
+                f"{path}: a plan has no {key!r}; {f'{hint} ' if hint else ''}"
+                f"it has {', '.join(known)}"
+            )
+    return content

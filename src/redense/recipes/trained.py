@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypedDict, cast
@@ -16,7 +16,7 @@ from redense.files.weights import check_exactly, load_exactly, read_weights
 from redense.recipes import RECIPES
 from redense.recipes.hub import local
 from redense.runs.folder import RunFolder
-from redense.runs.weights import weights_sha256, whole_weights
+from redense.runs.weights import weights_sha256
 
 
 class Config(TypedDict, total=False):
@@ -100,7 +100,7 @@ def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
     network = RECIPES[kind].network(config)
     load_exactly(network, weights, str(source), name)
     if source.name == _WEIGHTS:
-        _check_sum(folder, source, network)
+        _check_sum(folder, source, {key: weights[key] for key in planned if key in weights})
     known = {name: value for name, value in config.items() if name != "weights_sha256"}
     return network.eval(), {"recipe": kind, **known}
 
@@ -108,6 +108,22 @@ def restore(folder: Path, recipe: str = "") -> tuple[nn.Module, dict[str, Any]]:
 def recipe_of(folder: Path) -> str:
     """The name of the recipe that trained the network of a run or an export."""
     return _description(folder)[0]
+
+
+def described(file: Path) -> dict[str, Any] | None:
+    """What rebuilds the network of a file of weights, where that lies in a run's folder or an
+    export's; None of any other file.
+
+    >>> described(Path("run/checkpoints/dense.ckpt"))["architecture"]
+    'small'
+    """
+    for folder in (file.parent, file.parent.parent):  # a run's checkpoints lie one deeper
+        try:
+            kind, description = _description(folder)
+        except (FileNotFoundError, ValueError):
+            continue
+        return {"recipe": kind, **read_json(description, RECIPES[kind].description())}
+    return None
 
 
 def _description(folder: Path) -> tuple[str, Path]:
@@ -160,15 +176,16 @@ def _weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     return file, of_network
 
 
-def _check_sum(folder: Path, file: Path, network: nn.Module) -> None:
-    """Whether the weights are those that the run ended with, where a record or an export says
-    which: the format itself has no checksum."""
+def _check_sum(folder: Path, file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Whether the file's weights, in the network's order and as precise as they were trained, are
+    those that the run ended with, where a record or an export says which: the format itself has no
+    checksum."""
     record, export = folder / "record.json", folder / "config.json"
     if record.is_file():
         said_in, wanted = record, read_record(record)["weights_sha256"]
     else:
         said_in, wanted = export, read_json(export, _CONFIG).get("weights_sha256")
-    found = weights_sha256(whole_weights(network))
+    found = weights_sha256(weights)
     if wanted not in (None, found):
         raise ValueError(
             f"{file} is not what the training ended with: its weights_sha256 is {found}, and "

@@ -80,6 +80,12 @@ class RunConfig:
         return self.recipe or self.function
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What every epoch is trained with, whatever its phase."""
+        own = {name: getattr(self, name) for name in ("seed", "precision", "include", "exclude")}
+        return own | self.options
+
+    @property
     def keeps_best(self) -> bool:
         """Whether the best epoch's weights are kept beside the last one's."""
         return self.keep_best or self.select == "best"

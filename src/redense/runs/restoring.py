@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
 from redense.files.weights import check_exactly
 from redense.runs.checkpoints import DamagedCheckpointError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
 
 _PARTS = ("epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers")
 
@@ -28,6 +30,26 @@ def check_whole(file: Path, content: Mapping[str, Any], callbacks: Iterable[str]
     for name in callbacks:
         if name not in content["callbacks"]:
             raise DamagedCheckpointError(f"{file} is damaged: its callbacks have no {name!r}")
+
+
+def check_settings(
+    file: Path, saved: Mapping[str, Any], now: Mapping[str, Any], *, elsewhere: Collection[str] = ()
+) -> None:
+    """Whether a checkpoint was trained with the settings that config.json has now.
+
+    Args:
+        saved: what the checkpoint says; empty in one of an older version, which passes.
+        elsewhere: settings that may have changed meanwhile.
+
+    Raises:
+        ValueError: names the first that is another.
+    """
+    for name in saved.keys() & now.keys() - set(elsewhere):
+        if saved[name] != now[name]:
+            raise ValueError(
+                f"{file} was trained with {name} {saved[name]!r}, config.json beside it says "
+                f"{now[name]!r}: put it back, or start a new run"
+            )
 
 
 def check_fits(file: Path, content: Mapping[str, Any], module: LightningModule) -> None:

@@ -3,7 +3,8 @@ trained on, and what the network is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,29 @@ class Metric:
     higher_is_better: bool = True
     unit: str = ""
 
+    @property
+    def doubt(self) -> str:
+        """A warning where the name says that a lower score is the better one, but the direction
+        does not; else empty.
+
+        >>> bool(Metric("val_loss").doubt), bool(Metric("neg_mean_squared_error").doubt)
+        (True, False)
+        """
+        parts = re.split(r"[\W_\d]+", self.name.lower())
+        if not self.higher_is_better or "neg" in parts or not _LOWER_IS_BETTER & set(parts):
+            return ""
+        return (
+            f"{self.name} is judged as if a higher one were better; if a lower one is, all of this "
+            "is upside down: begin anew with higher_is_better=False (--higher-is-better false)"
+        )
+
+
+_LOWER_IS_BETTER = {
+    *("loss", "error", "err", "mse", "rmse", "mae", "mape", "nll", "ce", "bce", "crossentropy"),
+    *("wer", "cer", "per", "ter", "eer", "ppl", "perplexity", "bpc", "bpb", "fid", "brier", "ece"),
+}
+"""Words of names."""
+
 
 class Batches(Protocol):
     """A loader that gives the same batches for the same seed and epoch."""
@@ -45,6 +69,8 @@ class Task(Protocol):
     prunes: Sequence[str]
     """Patterns of the network's weights that are held if nobody asks for others; empty for
     `redense.prunable`'s own choice."""
+    elsewhere: Collection[str]
+    """Options that may be others when a stopped run goes on: where files lie, how they are read."""
 
     @property
     def batch(self) -> int:

@@ -27,7 +27,7 @@ from redense.runs.configuration import RunConfig
 from redense.runs.decay import WeightDecay
 from redense.runs.loop import DivergedError, best_row
 from redense.runs.progress import Progress
-from redense.runs.restoring import check_fits, check_whole
+from redense.runs.restoring import check_fits, check_settings, check_whole
 from redense.runs.run import Run, Scores
 from redense.runs.seeds import rank_seed
 from redense.runs.shrinking import shrink_and_perturb
@@ -62,6 +62,7 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
     if found is not None:
         check_whole(*found, ["DSDCallback", history.state_key])
         history.check_data(*found)
+        history.check_settings(*found)
         check_fits(*found, module)
     elif config.shrink < 1:
         shrink_and_perturb(task.model, config.shrink, run.seed)
@@ -252,6 +253,7 @@ class _History(Callback):
             "examples": self._run.examples,
             "answers": self._examples,
             "data_sha256": self._run.data["sha256"],
+            "settings": self._run.config.settings,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -271,6 +273,12 @@ class _History(Callback):
                 f"sha256 was {theirs}, now it is {mine}; bring the data back as they were, or "
                 "start a new run"
             )
+
+    def check_settings(self, file: Path, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with other settings than it was trained with."""
+        saved = checkpoint["callbacks"][self.state_key].get("settings", {})
+        now = self._run.config.settings
+        check_settings(file, saved, now, elsewhere=self._task.elsewhere)
 
     @staticmethod
     def _batches(trainer: Trainer) -> Batches:

@@ -31,6 +31,7 @@ class CaptionTask(LightningModule):
 
     metric = Metric("bleu4", True, "points")
     prunes = ()
+    elsewhere = ("data", "images", "features", "cnn_weights")
     moving_average = None
 
     def __init__(self, options: CaptionOptions, seed: int) -> None:

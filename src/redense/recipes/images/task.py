@@ -31,6 +31,7 @@ class ImageTask(LightningModule):
 
     metric = Metric("top1", True, "points")
     prunes = ()
+    elsewhere = ("data", "data_root", "init", "workers", "compile")
 
     def __init__(self, options: ImageOptions, seed: int) -> None:
         super().__init__()

@@ -30,6 +30,7 @@ class SpeechTask(LightningModule):
 
     metric = Metric("wer", False, "points")
     prunes = ("fully_connected.*", "recurrent.*")
+    elsewhere = ("data",)
     """Neither the convolutions nor the CTC output, as in the paper."""
     moving_average = None
 
