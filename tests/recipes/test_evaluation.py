@@ -51,6 +51,43 @@ def test_a_run_and_its_export_score_what_the_record_says(trained, data, tmp_path
         assert value == pytest.approx(record["test"][name], abs=0.006), name
 
 
+def test_a_file_in_a_runs_folder_is_scored_as_the_run_is(
+    trained_images, pictures, tmp_path, redense
+):
+    """Its own normalisation and crop, whatever --model would assume of a file from elsewhere."""
+    wanted = redense("eval", trained_images.run, "--data", pictures, "--workers", 0)
+    for file in (trained_images.run / "model.safetensors", newest(trained_images.run)):
+        answer = redense("eval", file, "--data", pictures, "--workers", 0)
+        assert answer.out == wanted.out, answer.err
+    described = json.loads((trained_images.run / "network.json").read_text())
+    model = ("--model", described["architecture"])
+    answer = redense("eval", file, *model, "--data", pictures, "--workers", 0)
+    assert answer.out == wanted.out
+    apart = shutil.copy(file, tmp_path / file.name)
+    answer = redense("eval", apart, "--data", pictures, "--workers", 0)
+    assert answer.code == 2
+    assert "--model names the network" in answer.err
+
+
+def newest(run):
+    return max((run / "checkpoints").glob("epoch-*.ckpt"))
+
+
+def test_a_list_that_names_no_splits_says_how_it_is_split(trained_speech, tmp_path, redense):
+    folder = write_speech(tmp_path / "data")
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    mine = tmp_path / "data" / "mine.jsonl"
+    mine.write_text(
+        "".join(json.dumps({key: row[key] for key in row if key != "split"}) + "\n" for row in rows)
+    )
+    answer = redense("eval", trained_speech.run, "--data", mine)
+    assert answer.code == 0, answer.err
+    assert f"{mine}: {len(rows)} of {len(rows)} utterances name no split and are split by" in (
+        answer.err
+    )
+    assert "a column split says which is which" in answer.err
+
+
 def test_a_list_of_one_split_is_scored(trained_speech, tmp_path, redense):
     folder = write_speech(tmp_path / "data")
     rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]

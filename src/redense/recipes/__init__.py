@@ -154,6 +154,11 @@ def build_task(config: RunConfig) -> Task:
     here."""
     from redense.runs.training import check_plan
 
+    if config.function:
+        raise ValueError(
+            f"this run was trained by your function {config.function}, which alone can build its "
+            f"network; it takes runs of {', '.join(RECIPES)}"
+        )
     if config.recipe not in RECIPES:
         raise ValueError(
             f"recipe in config.json must be one of {', '.join(RECIPES)}, got {config.recipe!r}"

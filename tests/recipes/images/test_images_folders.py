@@ -204,7 +204,19 @@ def test_rows_without_a_label_are_left_out_and_said(own_pictures, capsys):
 def test_a_picture_that_is_trained_on_and_validates_is_said(own_pictures, capsys):
     file = write_list(own_pictures, change=lambda text: text + "train/red/0002.png,red,val\r\n")
     load(str(file), size=8)
-    assert "1 images are trained on and validate too, " in capsys.readouterr().err
+    assert "1 images are in train and in valid, " in capsys.readouterr().err
+
+
+def test_a_picture_that_is_trained_on_and_tests_is_said(own_pictures, capsys):
+    file = write_list(own_pictures, change=lambda text: text + "train/red/0002.png,red,test\r\n")
+    load(str(file), size=8)
+    assert "1 images are in train and in test, " in capsys.readouterr().err
+
+
+def test_a_picture_of_two_classes_is_refused(own_pictures):
+    file = write_list(own_pictures, change=lambda text: text + "train/red/0002.png,blue,train\r\n")
+    with pytest.raises(ValueError, match=r"0002\.png is of class 'red' and of class 'blue'"):
+        load(str(file), size=8)
 
 
 def test_a_list_too_large_for_memory_is_streamed(own_pictures, tmp_path, redense, monkeypatch):

@@ -220,7 +220,8 @@ def test_no_sentence_is_in_two_splits_however_its_apostrophe_is_written():
     words = ["don't", "can't", "won't", "isn't", "wasn't", "it's", "that's", "let's"]
     said = [f"{a} {b} {c}" for a in words for b in words for c in words[:3]]
     said += [text.replace("'", "\u2019") for text in said]
-    splits = split_by_sentence([(Utterance(f"{n}.wav", text), None) for n, text in enumerate(said)])
+    rows = [(Utterance(f"{n}.wav", text), None) for n, text in enumerate(said)]
+    splits = split_by_sentence(rows, "a list")
     train, valid, test = ({normalize(u.text) for u in found} for found in splits.values())
     assert not train & valid
     assert not train & test

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from redense.recipes.images.streams import StreamedBatches
 from redense.recipes.images.use import seen_by
 from redense.recipes.images.weights import start_from
 from redense.recipes.inputs import choose_split
-from redense.recipes.trained import restore
+from redense.recipes.trained import described, restore
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def evaluate(
     """Answer each image of ``data`` and count.
 
     Args:
-        network: a finished run's folder or an exported one; a file of weights, or ``pretrained``
-            for torchvision's own, of ``model``.
+        network: a finished run's folder or an exported one, or a file of weights in one; any other
+            file of weights, or ``pretrained`` for torchvision's own, of ``model``.
         data: a folder with one folder per class; or what training takes: a folder, list or Parquet
             shards; a packaged or torchvision's set by name, whose images are cropped as in
             training. split: as for `choose_split`.
@@ -143,8 +144,8 @@ def _named(
     batch: int,
 ) -> tuple[nn.Module, int, Batches]:
     """The network, how many images there are, and batches of them as it was trained on."""
-    if Path(source).is_dir():
-        net, config = restore(Path(source), "images")
+    if trained := _trained(source, model):
+        net, config = trained
         data = load(
             name,
             size=size or config["size"],
@@ -177,8 +178,8 @@ def _streamed(
     workers: int | None,
 ) -> tuple[nn.Module, int, StreamedBatches]:
     """The network, how many images there are, and batches of them as it expects them."""
-    if Path(source).is_dir():
-        net, config = restore(Path(source), "images")
+    if trained := _trained(source, model):
+        net, config = trained
         classes = tuple(config["classes"])
         split, _ = _pictures(path, wanted, classes, config.get("valid_share"))
         seen = seen_by(config, size)
@@ -231,6 +232,22 @@ def _pictures(
     chosen = choose_split(parts, wanted, str(path))
     say(f"{len(parts[chosen]):,} images of {chosen}")
     return parts[chosen], classes
+
+
+def _trained(source: str, model: str | None) -> tuple[nn.Module, dict[str, Any]] | None:
+    """A network of ours and what it was trained on: of a folder, or of a file of weights in one;
+    None of any other file."""
+    path = Path(source)
+    if path.is_dir():
+        return restore(path, "images")
+    config = described(path) if path.is_file() else None
+    if config is None or config["recipe"] != "images":
+        return None
+    if model not in (None, config["architecture"]):
+        return None
+    net = models.network(config)
+    start_from(net, config["architecture"], source)
+    return net, config
 
 
 def _network_of_file(

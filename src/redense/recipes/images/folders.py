@@ -6,6 +6,7 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -326,9 +327,25 @@ def _rows_of_list(path: Path) -> dict[str, list[tuple[str, str]]]:
         named[str(split)].append((file, plain_name(row["label"], path)))
     if unlabelled:
         say(f"{path}: {unlabelled} rows without a label are left out")
-    if shared := {path for path, _ in named["train"]} & {path for path, _ in named["valid"]}:
-        say(f"{path}: {len(shared)} images are trained on and validate too, {min(shared)} first")
+    _check_apart(path, named)
     return named
+
+
+def _check_apart(path: Path, named: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Say which pictures are in two splits, where scores flatter; refuse one of two classes."""
+    classes: dict[str, str] = {}
+    for file, label in (row for rows in named.values() for row in rows):
+        if (first := classes.setdefault(file, label)) != label:
+            raise ValueError(
+                f"{path}: {file} is of class {first!r} and of class {label!r}; give it one"
+            )
+    files = {split: {file for file, _ in rows} for split, rows in named.items()}
+    for one, other in combinations(files, 2):
+        if shared := files[one] & files[other]:
+            say(
+                f"{path}: {len(shared)} images are in {one} and in {other}, {min(shared)} first, "
+                "so scores flatter; keep each in one"
+            )
 
 
 def _unpack_imagenet(folder: Path) -> None:

@@ -181,7 +181,8 @@ def _complete(name: str, splits: Splits) -> Splits:
     if not splits["train"]:
         raise ValueError(f"data {name!r} has no training split; call a list or folder of it train")
     if not splits["valid"] and not splits["test"]:
-        splits = readers.split_by_sentence([(utterance, None) for utterance in splits["train"]])
+        rows: readers.Rows = [(utterance, None) for utterance in splits["train"]]
+        splits = readers.split_by_sentence(rows, name)
     if splits["valid"]:
         return splits
     said = {letters.normalize(u.text) for u in splits["train"]}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from redense.datasets.split import split_of
 from redense.files import folders
 from redense.files.fields import Field
-from redense.files.folders import find, place_of
+from redense.files.folders import find, place_of, say
 from redense.files.text import is_file, read_lines, read_table, read_text
 from redense.files.typed import check, parse_json, read_json, short
 from redense.recipes.speech.alphabet import normalize
@@ -64,7 +64,7 @@ def read(path: Path) -> Splits:
         if path.suffix.lower().removeprefix(".") not in _LISTS:
             raise ValueError(f"data {str(path)!r}: a file of a kind that is not read; give {KINDS}")
         if rows := read_list(path):
-            return split_by_sentence(rows)
+            return split_by_sentence(rows, path)
         raise ValueError(f"data {str(path)!r}: no line of it is an utterance; give {KINDS}")
     if not path.is_dir():
         what = "list" if path.suffix else "folder"
@@ -103,15 +103,21 @@ def read_list(path: Path) -> Rows:
     return found
 
 
-def split_by_sentence(rows: Rows) -> Splits:
-    """By the line's own split, else 80/10/10 % by sentence, so that no sentence is in two
-    splits."""
+def split_by_sentence(rows: Rows, source: object) -> Splits:
+    """By the line's own split, else 80/10/10 % by sentence, so that no sentence is in two splits;
+    of how many lines of ``source`` that is said."""
     splits: Splits = {split: [] for split in SPLITS}
     for utterance, given in rows:
         if given is not None and given.lower() not in _NAMES:
             raise ValueError(f"{utterance}: split {given!r} is none of {', '.join(_NAMES)}")
         split = _NAMES[given.lower()] if given else split_of(normalize(utterance.text))
         splits[split].append(utterance)
+    if unsaid := sum(not given for _, given in rows):
+        sizes = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
+        say(
+            f"{source}: {unsaid} of {len(rows)} utterances name no split and are split by "
+            f"sentence, the same each time: {sizes} in all; a column split says which is which"
+        )
     return splits
 
 
@@ -215,7 +221,7 @@ def _read_one_list(folder: Path) -> Splits:
     """metadata.csv of LJSpeech or Hugging Face, in the folder or in one a split."""
     for name in ("metadata.jsonl", "metadata.csv"):
         if (folder / name).is_file():
-            return split_by_sentence(read_list(folder / name))
+            return split_by_sentence(read_list(folder / name), folder / name)
     found: Splits = {split: [] for split in SPLITS}
     for name, split in _NAMES.items():
         for file in (folder / name / "metadata.jsonl", folder / name / "metadata.csv"):
@@ -228,7 +234,7 @@ def _read_kaldi(folder: Path) -> Splits:
     """Kaldi's data folders, wav.scp, text and perhaps segments and utt2spk in each: train, dev and
     test (or train_clean_100 and the like) here or below data/, or one to be split by sentence."""
     if (folder / "wav.scp").is_file():
-        return split_by_sentence([(utterance, None) for utterance in _kaldi(folder)])
+        return split_by_sentence([(utterance, None) for utterance in _kaldi(folder)], folder)
     found: Splits = {split: [] for split in SPLITS}
     parts = [scp.parent for scp in find(folder, "*/wav.scp", "data/*/wav.scp")]
     exact = [part for part in parts if part.name.lower() in _NAMES]
