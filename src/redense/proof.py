@@ -6,7 +6,6 @@ print(study)
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import io
 import os
@@ -18,15 +17,18 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from redense.files.records import read_record
 from redense.plan import Plan
 from redense.runs.configuration import RunConfig
 from redense.runs.run import Run
 from redense.runs.sections import Section, Text
+from redense.runs.task import Metric
 from redense.study.folder import keep_verdict, open_study, records, verdicts
 from redense.study.jobs import Job, as_they_lie, plan_jobs, saved_share
 from redense.study.looks import confidence, looked_before, looks
 from redense.study.methods import BASELINE, CONTROL, METHODS, Method, build_methods, set_aside
-from redense.study.running import run_study
+from redense.study.running import Outcome, run_study
+from redense.study.sources import source_sha256
 from redense.study.stats import least_seeds
 from redense.study.summary import Summary, print_table, sentences, settled, summarize_records
 from redense.study.work import FunctionWork
@@ -121,8 +123,9 @@ class Study:
             return False
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the page on this study, by default to report.html in its folder, and its scores to
-        study.csv beside it; return where the page is, ``study.report("proof.html")``.
+        """Write the page on this study, by default to report.html in its folder, and its scores
+        beside it, to study.csv or as ``proof.csv``; return where the page is,
+        ``study.report("proof.html")``.
         """
         from redense.recipes.report import sections
         from redense.report.page import report
@@ -354,9 +357,25 @@ class Question:
                 outcome.error,
                 self.folder / (outcome.of or outcome.job.name) / "error.txt",
             )
-            for outcome in run_study(self.folder, planned, work, workers=jobs, backend=backend)
+            for outcome in run_study(
+                self.folder, planned, work, workers=jobs, backend=backend, then=self._warned()
+            )
             if outcome.error
         ]
+
+    def _warned(self) -> Callable[[Outcome], Sequence[Job]]:
+        """After the first run that is done, say at once what its metric's name makes doubtful."""
+        said: list[str] = []
+
+        def then(outcome: Outcome) -> Sequence[Job]:
+            file = self.folder / outcome.job.name / "record.json"
+            if not said and file.exists():
+                said.append(Metric(**read_record(file)["metric"]).doubt)
+                if said[0]:
+                    print(f"warning: {said[0]}", file=sys.stderr)
+            return ()
+
+        return then
 
     def _study(self, failed: Sequence[Failure]) -> Study:
         asked = [
@@ -514,12 +533,3 @@ def with_controls(methods: Iterable[str] | Mapping[str, Plan]) -> dict[str, Plan
     matched = [METHODS[name].matched for name in names if name in METHODS]
     needed = [name for name in (BASELINE, CONTROL, *matched) if name not in names]
     return {**dict.fromkeys([*needed, *names]), **own}
-
-
-def source_sha256(train: Callable[..., Any]) -> str:
-    """Of a function's source, so that a study does not go on with another one."""
-    try:
-        source = inspect.getsource(train)
-    except (OSError, TypeError):
-        source = repr(type(train))
-    return hashlib.sha256(source.encode()).hexdigest()

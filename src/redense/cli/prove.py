@@ -168,12 +168,12 @@ def _question(
         Question,
         check_function,
         check_shard,
-        source_sha256,
         with_controls,
     )
     from redense.recipes import train as train_recipe
     from redense.runs.configuration import RunConfig
     from redense.study.methods import build_methods
+    from redense.study.sources import source_sha256
 
     train: Callable[[Run], Any]
     defaults: dict[str, Any]

@@ -118,10 +118,11 @@ def _search(
     looking: Looking,
     command: list[str],
 ) -> Search:
-    from redense.proof import check_function, source_sha256
+    from redense.proof import check_function
     from redense.recipes import train as train_recipe
     from redense.runs.configuration import RunConfig
     from redense.search.found import Search
+    from redense.study.sources import source_sha256
 
     budget: dict[str, Any] = {
         name: getattr(looking, name)

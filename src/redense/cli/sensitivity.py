@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from shlex import quote
+from shlex import join
 
 from redense.cli.flags import Parser, add_flag, add_path, parse
+from redense.cli.train import written
 
 
 def sensitivity_command(arguments: list[str]) -> int:
@@ -32,8 +33,6 @@ def sensitivity_command(arguments: list[str]) -> int:
     except ValueError as reason:
         print(f"no plan is written: {reason}")
         return 0
-    print(
-        f"{plan}: the proposal as a plan, "
-        f"redense train {run.config.recipe} --plan {quote(str(plan))}"
-    )
+    command = ["redense", "train", run.config.recipe, *written(run.config), "--plan", str(plan)]
+    print(f"{plan}: the proposal as a plan, {join(command)}")
     return 0

@@ -19,7 +19,7 @@ from optuna.trial import FixedTrial
 
 from redense.files.typed import TABLE, read_json
 from redense.plan import Phase, Plan, toml
-from redense.proof import Question, Study, check_function, source_sha256
+from redense.proof import Question, Study, check_function
 from redense.runs.checkpoints import make_folder, write_text
 from redense.runs.configuration import RunConfig
 from redense.runs.loop import own_numbers
@@ -37,6 +37,7 @@ from redense.study.convergence import measure
 from redense.study.jobs import Job
 from redense.study.methods import MATCHED, TUNED, Method, matched_to
 from redense.study.running import Outcome, run_study
+from redense.study.sources import source_sha256
 from redense.study.summary import Summary
 from redense.study.work import FunctionWork
 

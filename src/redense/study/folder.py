@@ -105,7 +105,10 @@ def _difference(
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             theirs = {**defaults.get(name, {}), **theirs}
         if mine != theirs and name == "source_sha256":
-            return "the training function's file has changed since, or it is another one"
+            return (
+                "the training function, or a function, class or constant beside it that it uses, "
+                "has changed since"
+            )
         if mine != theirs:
             return f"{name} was {_differing(theirs, mine)}, now {_differing(mine, theirs)}"
     for name in sorted(settings["methods"].keys() & stored["methods"].keys()):
