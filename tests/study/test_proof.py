@@ -286,6 +286,50 @@ def test_what_a_study_kept_too_little_for_is_announced_as_it_will_be(tmp_path, c
     assert at_once.scores == study.scores
 
 
+def test_batches_that_a_norm_cannot_be_measured_with_are_said(tmp_path):
+    def named(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        model = nn.Sequential(nn.BatchNorm1d(5), *model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+        batches = [{"points": points, "labels": labels}]
+        for _ in run.epochs(model, optimizer, loader=batches):
+            one_step(model, optimizer, points, labels)
+        return 1.0
+
+    study = prove(named, tmp_path / "study", methods=("dense", "swa", "dsd"))
+    assert {one.method for one in study.failed} == {"swa"}
+    assert "is given each batch of loader, or the first part of it" in study.failed[0].why
+
+
+def test_a_study_of_which_every_run_fails_alike_is_not_trained_to_its_end(tmp_path):
+    def wrong(run):
+        for _ in run.epochs(*two_layers(run.seed)[:2]):
+            (tmp_path / f"{run.folder.name}.txt").touch()
+        return {"valid": {"top1": {}}}
+
+    study = prove(wrong, tmp_path / "study", seeds=6)
+    tried = sorted(file.stem for file in tmp_path.glob("*.txt"))
+    assert len(tried) == 3
+    assert len(study.failed) == 6 * 3
+    assert "valid: top1 must be a number, got dict" in study.verdict
+    assert "not run: all before it failed alike" in study.verdict
+
+
+def test_a_metric_that_is_lower_where_it_is_better_is_doubted(tmp_path, capsys):
+    def scored(run):
+        model, optimizer, points, labels = two_layers(run.seed)
+        for _ in run.epochs(model, optimizer):
+            one_step(model, optimizer, points, labels)
+        return {"valid": {"val_loss": 1.0 + run.seed}}
+
+    study = prove(scored, tmp_path / "study")
+    said = "val_loss is judged as if a higher one were better"
+    assert capsys.readouterr().err.count(said) == 1
+    assert study.verdict.startswith(f"Warning: {said}")
+    study = prove(scored, tmp_path / "right", higher_is_better=False)
+    assert said not in study.verdict + capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 def test_a_shuffle_by_a_generator_of_ones_own_is_saved_or_refused(kind, tmp_path):
     def shuffled(run, *, passes=True):
@@ -519,7 +563,7 @@ def test_a_study_reports_itself_on_a_page_and_in_a_notebook(tmp_path):
     assert study.report() == tmp_path / "study" / "report.html"
     page = study.report(tmp_path / "new" / "proof.html").read_text()
     assert "Does dense-sparse-dense (dsd) help here?" in page
-    assert (tmp_path / "new" / "study.csv").read_text().count("\n") == 1 + 9
+    assert (tmp_path / "new" / "proof.csv").read_text().count("\n") == 1 + 9
     shown = study._repr_html_()
     assert shown.count("<tr>") == 1 + 3
     for paragraph in study.verdict.split("\n\n"):

@@ -1,5 +1,7 @@
 """One layer pruned at a time, against the plain way to do it."""
 
+import shlex
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -85,6 +87,27 @@ def test_the_proposal_is_a_plan_that_train_and_prove_take(
         answer = redense(command, "images", "--plan", file, flags)
         assert answer.code == 0, answer.err
         assert "sparse holds 90 % of features.4.weight" in answer.out
+
+
+def test_the_command_that_is_printed_trains_on_the_same_data(
+    run,
+    redense,
+    tmp_path,
+):
+    walked = RunFolder.create(tmp_path / "walked", replace(run.config, plan=PLAN.to_records()))
+    shutil.copytree(run.path / "checkpoints", walked.path / "checkpoints", dirs_exist_ok=True)
+    answer = redense("sensitivity", walked.path, "--tolerance", 1000)
+    assert answer.code == 0, answer.err
+    assert "so the proposal tells nothing: the network has hardly learned" in " ".join(
+        answer.out.split()
+    )
+    command = shlex.split(answer.out.splitlines()[-1].partition("as a plan, redense ")[2])
+    again = redense(*command, "--print-plan")
+    assert again.code == 0, again.err
+    printed = {line.split()[0]: line.split()[1:] for line in again.out.splitlines() if line.split()}
+    assert run.config.options.keys() == {"batch", "lr", "augment"}
+    for name, value in run.config.options.items():
+        assert printed[name.replace("_", "-")] == [str(value)]
 
 
 def test_where_there_is_no_plan_to_propose_the_reason_is_said(run):

@@ -134,7 +134,8 @@ def report(
     paths: Sequence[Path], out: Path | None = None, *, sections: Sections | None = None
 ) -> Path:
     """Write the page on the runs and studies at ``paths`` to ``out``, by default the first path's
-    report.html, and one row per run to study.csv beside it.
+    report.html, and one row per run beside it, to study.csv or, of a page called proof.html, to
+    proof.csv.
 
     Args:
         sections: what a run's folder has to show beyond its record; each method's first seed that
@@ -146,10 +147,11 @@ def report(
     """
     groups = load(paths)
     target = out or Path(paths[0]) / "report.html"
-    text = render(groups, sections)
+    numbers = target.with_name("study.csv" if target.stem == "report" else f"{target.stem}.csv")
+    text = render(groups, sections, numbers.name)
     make_folder(target.parent, f"the page {target.name}")
     write_text(target, text)
-    write_text(target.with_name("study.csv"), runs_csv(groups))
+    write_text(numbers, runs_csv(groups))
     return target
 
 
@@ -171,8 +173,11 @@ def verdict(study: Path) -> str:
     return "\n\n".join([*sentences(judgement.summary), *looked_before(group.looks)])
 
 
-def render(groups: Sequence[Group], sections: Sections | None = None) -> str:
-    """The page as text; everything that comes from a record is escaped."""
+def render(
+    groups: Sequence[Group], sections: Sections | None = None, beside: str = "study.csv"
+) -> str:
+    """The page as text, which names the file of its rows ``beside`` it; everything that comes from
+    a record is escaped."""
     parts = [_part(group, f"g{place}", sections) for place, group in enumerate(groups)]
     figures = {key: figure for part in parts for key, figure in part.figures.items()}
     numbers = [
@@ -184,6 +189,7 @@ def render(groups: Sequence[Group], sections: Sections | None = None) -> str:
         parts=parts,
         figures=Markup(script_json(figures)),
         numbers=Markup(script_json(numbers)),
+        beside=beside,
         library=_library(),
         Markup=Markup,
         version=__version__,

@@ -96,6 +96,10 @@ def run_study(
                 for job in [one for one in waiting if _is_of(one, outcome)]:
                     waiting.remove(job)
                     finish(Outcome(job, outcome.error, skipped=True, of=outcome.job.name))
+            elif not outcome.skipped and (cause := _fail_alike(outcomes)):
+                while waiting:
+                    said = "not run: all before it failed alike"
+                    finish(Outcome(waiting.pop(), said, skipped=True, of=cause))
 
         def take(job: Job, future: Future[Outcome], *, alone: bool = False) -> bool:
             """Sort a finished job where it belongs; whether it got anywhere."""
@@ -131,6 +135,19 @@ def run_study(
                 continue
             time.sleep(1)  # another process trains all that is left
     return outcomes
+
+
+_ENOUGH = 3
+"""Runs of several methods that failed alike, with none that did not: the others would too."""
+
+
+def _fail_alike(outcomes: Sequence[Outcome]) -> str | None:
+    """The first of a study's runs, if all that were tried failed for one and the same reason."""
+    tried = [outcome for outcome in outcomes if not outcome.skipped]
+    methods = {outcome.job.config.method for outcome in tried}
+    if len(tried) < _ENOUGH or len(methods) < 2 or not tried[0].error:
+        return None
+    return tried[0].job.name if len({outcome.error for outcome in tried}) == 1 else None
 
 
 def _is_of(job: Job, outcome: Outcome) -> bool:

@@ -50,6 +50,12 @@ class Sensitivity:
     tolerance: float
     proposal: dict[str, float]
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether no layer's pruning costs anything that counts, at any level: of a network that
+        has hardly learned there is nothing to lose."""
+        return all(share == self.levels[-1] for share in self.proposal.values())
+
 
 def measure(
     run: RunFolder, task: Task, levels: Sequence[float] = LEVELS, tolerance: float = 0.5
@@ -179,6 +185,13 @@ def print_sensitivity(measured: Sensitivity, console: Console | None = None) -> 
         "re-training; "
         f"dense-sparse-dense re-trains, and the paper's 25 to 50 % for all layers is a common start"
     )
+    if measured.says_nothing:
+        most = in_percent(measured.levels[-1])
+        console.print(
+            f"warning: no layer alone costs more than that at {most}, so the "
+            f"proposal tells nothing: the network has hardly learned ({measured.name} "
+            f"{measured.dense:.2f}), or the tolerance is wide"
+        )
 
 
 def _score(trainer: Trainer, task: Task) -> float:

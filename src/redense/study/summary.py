@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from redense.runs.task import Metric
 from redense.study.compare import Comparison, Contrast, compare
 from redense.study.convergence import Convergence, measure
 from redense.study.looks import confidence, looks
@@ -232,7 +233,10 @@ def sentences(summary: Summary) -> list[str]:
     proved = [name for name in summary.verdicts if is_proved(name)]
     missing = [f"Missing, as they failed: {'; '.join(summary.failed)}."] if summary.failed else []
     converged = [summary.on_convergence] if summary.convergence else []
+    doubted = Metric(summary.metric, summary.higher_is_better).doubt
+    doubt = [f"Warning: {doubted}."] if doubted else []
     return [
+        *doubt,
         *(summary.verdicts[name].answer for name in proved),
         *converged,
         summary.choice.sentence,
