@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -113,6 +114,7 @@ class Constraint:
         self, model: nn.Module, optimizer: Optimizers, masks: Mapping[str, Tensor]
     ) -> None:
         self.masks = dict(masks)
+        self._model = weakref.ref(model)
         optimizers = optimizers_in(optimizer)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         if unknown := [name for name in self.masks if name not in parameters]:
@@ -227,6 +229,12 @@ class Constraint:
         """Let the weights go: exactly zero, without momentum, and with no hook left. Twice is the
         same as once."""
         self.detach()
+        if gone := self._replaced():
+            warnings.warn(
+                f"{', '.join(gone)} was replaced while it was held: what the model has in its "
+                "place was never held, and trained dense; replace layers before a phase begins",
+                stacklevel=2,
+            )
         escaped = [held.name for held in self._held if held.was_written_unseen()]
         if escaped:
             warnings.warn(
@@ -240,6 +248,14 @@ class Constraint:
             for opt in held.optimizers:
                 release_state(opt, held.weight, held.mask)
         self._held = []
+
+    def _replaced(self) -> list[str]:
+        """Names of held weights that are no longer the model's."""
+        model = self._model()
+        if model is None:
+            return []
+        there = {id(weight) for weight in model.parameters()}
+        return [held.name for held in self._held if id(held.weight) not in there]
 
     def detach(self) -> None:
         """Remove the hooks and nothing else: what a run does that stops here, to go on from its

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -177,6 +178,7 @@ class DSDCallback(TrainerCallback):
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             phases.detach()  # the weights are another phase's now: nothing of them is to be zeroed
+            _say_if_sparse(Path(state.best_model_checkpoint))
         done = int(state.epoch) if self.unit == "epoch" else state.global_step
         done = min(done, len(self.plan))
         if done == len(self.plan) or self.plan.at(done) == phases.phase:  # no step trains another
@@ -205,6 +207,20 @@ def last_checkpoint(folder: str | Path) -> str | None:
         for file in Path(folder).glob(f"checkpoint-*/{FILE}")
     }
     return whole[max(whole)] if whole else None
+
+
+def _say_if_sparse(best: Path) -> None:
+    """Whether the checkpoint that ``load_best_model_at_end`` has loaded is of a sparse phase."""
+    if not (best / FILE).is_file():
+        return
+    held = torch.load(best / FILE, weights_only=True)["phases"]["masks"]
+    if held:
+        warnings.warn(
+            f"load_best_model_at_end has loaded {best.name}, which is of a sparse phase: "
+            f"{len(held)} weights hold zeros, and what was trained after it is not in the model; "
+            "load_best_model_at_end=False keeps the last phase's",
+            stacklevel=2,
+        )
 
 
 _CLAIMS: list[tuple[str, weakref.ref[TrainerState]]] = []

@@ -314,6 +314,19 @@ def test_a_write_through_data_is_told_at_release():
         held.release()
 
 
+def test_a_layer_that_is_replaced_while_it_is_held_is_said():
+    model, optimizer = build()
+    with redense.sparse(model, optimizer, 0.5) as held:
+        train(model, optimizer)
+        model[0] = nn.Linear(8, 16)
+        optimizer.add_param_group({"params": model[0].parameters()})
+        train(model, optimizer)
+        with pytest.warns(UserWarning, match=r"0\.weight was replaced while it was held") as told:
+            held.release()
+    assert len(told) == 1
+    assert model[0].weight.all()
+
+
 def test_weights_that_another_optimizer_moves_are_an_error_at_the_phase_s_end():
     model, optimizer = build()
     phases = redense.PhaseScheduler(model, optimizer, redense.dsd(1, 1, 1, 0.5))

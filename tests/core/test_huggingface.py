@@ -322,6 +322,18 @@ def test_the_best_checkpoint_is_not_pruned_by_the_phase_that_training_stopped_in
     assert not any(weight._post_accumulate_grad_hooks for weight in run.model.parameters())
 
 
+def test_a_best_checkpoint_of_a_sparse_phase_is_said(tmp_path):
+    class BestWhileHeld(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+            metrics["eval_loss"] = abs(state.epoch - 3)
+
+    options = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    run = trainer(tmp_path, [BestWhileHeld(), DSDCallback(PLAN)], **options)
+    with pytest.warns(UserWarning, match=f"loaded checkpoint-{3 * BATCHES}, .* of a sparse phase"):
+        run.train()
+    assert not run.model.bert.encoder.layer[0].intermediate.dense.weight.all()
+
+
 # Checkpoints and resume
 
 
