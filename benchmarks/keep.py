@@ -62,7 +62,7 @@ def keep(study: Path, out: Path) -> int:
     against = {name: asked[name] for name in ("control", "baseline") if name in asked}
     summary = summarize_records(records(out), **against)
     (out / "summary.md").write_text(as_markdown(summary) + "\n", "utf-8")
-    report([out], out / "page.html").unlink()  # for study.csv, which it writes beside the page
+    report([out], out / "report.html").unlink()  # for study.csv, which it writes beside the page
     return len(files)
 
 

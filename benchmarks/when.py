@@ -35,7 +35,7 @@ STUDIES = {
     "warm-scratch": "those 2,000 images from scratch: no plan, what `warm-start` stands beside",
     "fine-tune": "small net, trained on one artist's emoji, fine-tuned on 500 of another's",
     "captions-converged": "NeuralTalk on emoji drawings, 30 + 20 epochs, the paper's rates",
-    "digits": "DeepSpeech 2, small, on strings of spoken digits, 16 + 10 epochs, the paper's rates",
+    "digits-12": "DeepSpeech 2, small, on strings of spoken digits, 16 + 10 epochs",
     "digits-deepspeech1": "DeepSpeech 1, 384 units, on the same strings, 20 + 16 epochs",
     "fashion-mnist": "VGG-like net with batch-norm and dropout, all 55,000 images, 8 + 8 epochs",
     "fashion-mnist-erased": "the same on pictures with pieces missing, 8 + 16 epochs",
