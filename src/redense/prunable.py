@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .plan import ByPattern, Plan, in_percent, matches, share_of
+from .plan import Plan, Sparsity, in_percent, matches, share_of
 from .tensors.sharded import is_flattened
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
@@ -72,11 +72,12 @@ class Prunable(dict[str, nn.Parameter]):
     __repr__ = __str__
 
     def preview(self, plan: Plan) -> str:
-        """The table with a column for each phase of ``plan`` whose sparsity differs from pattern to
-        pattern: what is held of each weight."""
-        shares = {
-            phase.name: phase.sparsity for phase in plan if isinstance(phase.sparsity, ByPattern)
-        }
+        """The table with a column for each phase of ``plan`` that holds weights, those that hold
+        the same together under the first one's name: what is held of each weight."""
+        shares: dict[str, Sparsity] = {}
+        for phase in plan:
+            if phase.sparsity and phase.sparsity not in shares.values():
+                shares[phase.name] = phase.sparsity
         return "\n".join([*_table(self.rows, shares), *self._summary()])
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, nn.Parameter]]]:
@@ -404,7 +405,7 @@ def _warn_of_ties(owned: Sequence[tuple[str, nn.Module, nn.Parameter]]) -> None:
         )
 
 
-def _table(rows: Iterable[Row], shares: Mapping[str, ByPattern]) -> list[str]:
+def _table(rows: Iterable[Row], shares: Mapping[str, Sparsity]) -> list[str]:
     """Equal rows of numbered blocks are one line: ``layer.*.weight`` twelve times. ``shares`` are
     of phases, by name, a column each."""
     groups: dict[tuple[Any, ...], list[Row]] = {}

@@ -161,6 +161,11 @@ class PhaseScheduler:
             ValueError: the state was saved under another plan or after `close`, or is of another
                 model.
         """
+        if missing := [key for key in ("plan", "position", "masks") if key not in state]:
+            raise ValueError(
+                f"the state has no {missing[0]!r}: it is none that state_dict() gave; its keys are "
+                f"{', '.join(map(str, state)) or 'none'}"
+            )
         saved = Plan.from_records(state["plan"])
         if saved != Plan.from_records(self.plan.to_records()):  # mask functions by name
             raise ValueError(

@@ -421,6 +421,16 @@ def test_ctrl_c_before_training_starts_is_no_traceback(redense, pictures, monkey
 # inspect and export
 
 
+def test_inspect_leaves_out_what_an_optimizer_keeps(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    file = tmp_path / "mine.pt"
+    torch.save({"net": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    assert [tensor.name for tensor in inspect(file)] == ["net.weight", "net.bias"]
+
+
 @pytest.mark.parametrize("form", ["state.pt", "lightning.ckpt", "model.safetensors"])
 def test_inspect_counts_zeros_exactly(form, redense, tmp_path):
     generator = torch.Generator().manual_seed(0)

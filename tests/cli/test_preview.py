@@ -48,6 +48,10 @@ def test_a_plan_file_adds_what_its_phases_hold_of_each_weight(capsys, tmp_path):
     row = next(line for line in out.splitlines() if " fc.weight " in line)
     assert "25 %" in row
     assert "sparse holds 50 % of layer4.*; 25 % of fc.weight" in out
+    plan.write_text(redense.dsd(2, 1, 1, 0.3, passes=2).to_toml())
+    lines = preview(capsys, "resnet18", "--plan", plan)[1].splitlines()
+    assert lines[0].split()[-4:] == ["sparse", "1", "why", "not"]  # both passes hold the same
+    assert next(line for line in lines if " fc.weight " in line).endswith(" 30 %")
     wrong.write_text(redense.dsd(2, 1, 1, {"layer5.*": 0.5}).to_toml())
     code, out, err = preview(capsys, "resnet18", "--plan", wrong)
     assert (code, out) == (2, "")

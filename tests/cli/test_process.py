@@ -400,3 +400,32 @@ def test_a_run_in_double_precision_can_be_used(redense, desk, pictures):
     assert redense("export", "run", "hub").code == 0
     answer = redense("classify", "hub", next((pictures / "test").rglob("*.png")))
     assert answer.code == 0, answer.err
+
+
+def test_a_folder_that_holds_a_run_is_said_before_data_are_read(redense, desk):
+    Path("run").mkdir()
+    Path("run/config.json").write_text("{}")
+    answer = redense("train", "images", "--data", "nowhere", "--out", "run")
+    assert answer.code == 2
+    assert "run already holds a run; resume it with --resume run" in answer.err
+
+
+def test_a_run_can_start_from_another_ones_folder(redense, desk, pictures):
+    flags = ("--data", pictures, *TINY)
+    assert redense("train", "images", *flags, "--out", "first").code == 0
+    answer = redense("train", "images", *flags, "--init", "first", "--out", "second")
+    assert answer.code == 0, answer.err
+    assert "dense " not in answer.out.partition("epoch 1/")[0]  # what it starts from is trained
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--seeds", 4, "--most", 3), "most goes with --seeds auto; 4 seeds are trained"),
+        (("--momentum", 2), "momentum must be below 1, got 2.0"),
+    ],
+)
+def test_flags_that_would_do_nothing_or_harm_are_refused(flags, said, redense, desk):
+    answer = redense("prove", "images", *flags, "--dry-run")
+    assert answer.code == 2
+    assert said in answer.err

@@ -62,6 +62,14 @@ def build(kind="SGD", seed=0):
     return model, OPTIMIZERS[kind](model.parameters())
 
 
+def test_what_is_no_state_is_refused_by_what_it_lacks():
+    model, optimizer = build()
+    phases = redense.PhaseScheduler(model, optimizer, redense.dsd(1, 1, 1, 0.5))
+    for wrong in ({}, {"plan": []}):
+        with pytest.raises(ValueError, match="it is none that state_dict"):
+            phases.load_state_dict(wrong)
+
+
 def batch(step):
     generator = torch.Generator().manual_seed(1000 + step)
     return torch.randn(8, 3, 5, generator=generator), torch.randint(6, (8,), generator=generator)

@@ -330,6 +330,23 @@ def test_a_metric_that_is_lower_where_it_is_better_is_doubted(tmp_path, capsys):
     assert said not in study.verdict + capsys.readouterr().err
 
 
+def test_an_average_of_ones_own_is_saved_or_refused(tmp_path):
+    def averaged(run, *, passes=True):
+        model, optimizer, points, labels = two_layers(run.seed)
+        ema = torch.optim.swa_utils.AveragedModel(model)
+        given = {"ema": ema} if passes else {}
+        for _ in run.epochs(model, optimizer, **given):
+            one_step(model, optimizer, points, labels)
+            ema.update_parameters(model)
+        return {"valid": {"seen": float(ema.n_averaged)}}
+
+    study = prove(averaged, tmp_path / "study")
+    assert {row["seen"] for row in study.scores if row["method"] == "dsd"} == {7.0}
+    study = prove(partial(averaged, passes=False), tmp_path / "refused")
+    assert "ema averages weights, but no checkpoint would hold it" in study.failed[0].why
+    assert "run.epochs(model, optimizer, ema=ema)" in study.failed[0].why
+
+
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 def test_a_shuffle_by_a_generator_of_ones_own_is_saved_or_refused(kind, tmp_path):
     def shuffled(run, *, passes=True):

@@ -126,6 +126,8 @@ def prove_command(arguments: list[str]) -> int:
     name = recipe_of(target)
     asked = parse(_parser(target, name, flags), flags)
     study = build(Study, asked)
+    if "most" in given(flags) and not study.grows:
+        raise ValueError(f"most goes with --seeds auto; {study.seeds} seeds are trained")
     question = _question(target, name, asked, study, ["redense", "prove", *arguments])
     if asked.dry_run:
         print(_dry_run(question))

@@ -174,7 +174,7 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
     """Make a run folder and train in it."""
     from redense.recipes import build_task
     from redense.recipes.schedule import Schedule, read_settings
-    from redense.runs.folder import RunFolder, next_folder
+    from redense.runs.folder import RunFolder, check_new, next_folder
     from redense.runs.lean import import_lightning
 
     if asked.plan and (others := given(command) & vars(Schedule()).keys() - {"plan"}):
@@ -184,6 +184,9 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
     several = asked.devices > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several and asked.out is None:
         raise ValueError("several processes must share one run folder; pass --out")
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))  # torchrun's, Lightning's
+    if asked.out is not None and rank == 0:
+        check_new(asked.out)  # before data are read
     options = build(recipe.options_class(), asked)
     config = replace(
         run_config(recipe.name, options, asked, command),
@@ -198,8 +201,7 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
 
     check_machine(config)
     task = build_task(config)
-    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))  # torchrun's, or Lightning's
-    if int(rank) > 0:
+    if rank > 0:
         return _train(RunFolder.wait_for(asked.out), task)
     folder = RunFolder.create(asked.out or next_folder(recipe.name), config)
     print(f"{folder.path}\n\n{plan}\n", flush=True)

@@ -160,6 +160,8 @@ def _tensors(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(content, Tensor):
         yield prefix.removesuffix("."), content
     elif isinstance(content, Mapping):
+        if content.keys() >= {"state", "param_groups"}:
+            return  # an optimizer's
         for key in ("state_dict", "model_state_dict", "model"):
             if isinstance(content.get(key), Mapping):
                 yield from _tensors(content[key], prefix)

@@ -81,9 +81,9 @@ class RunConfig:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What every epoch is trained with, whatever its phase."""
-        own = {name: getattr(self, name) for name in ("seed", "precision", "include", "exclude")}
-        return own | self.options
+        """What every epoch is trained with, whatever its phase: runs that share epochs may differ
+        in what they hold afterwards."""
+        return {"seed": self.seed, "precision": self.precision, **self.options}
 
     @property
     def keeps_best(self) -> bool:

@@ -48,11 +48,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> RunFolder:
         """Make ``path`` a run folder; one that already holds a run is refused."""
-        if (path / "config.json").exists():
-            raise ValueError(
-                f"{path} already holds a run; resume it with --resume {quote(str(path))} or choose "
-                "another --out"
-            )
+        check_new(path)
         make_folder(path, "a run folder")
         (path / "checkpoints").mkdir(exist_ok=True)
         write_text(path / "plan.txt", f"{config.to_plan()}\n")
@@ -192,6 +188,15 @@ def _stem(phase: str) -> str:
 
 def _epoch_of(file: Path) -> int:
     return int(file.stem.removeprefix("epoch-"))
+
+
+def check_new(path: Path) -> None:
+    """Raise ValueError where ``path`` already holds a run."""
+    if (path / "config.json").exists():
+        raise ValueError(
+            f"{path} already holds a run; resume it with --resume {quote(str(path))} or choose "
+            "another --out"
+        )
 
 
 def next_folder(recipe: str, root: Path = Path("runs")) -> Path:

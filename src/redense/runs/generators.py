@@ -1,5 +1,5 @@
-"""Random generators of the user's own, which a checkpoint must hold: a resumed or a branched run
-draws on as if it had never stopped."""
+"""What a training function has beside model and optimizer that a checkpoint must hold, so that a
+resumed or a branched run goes on as if it had never stopped: random generators, averages."""
 
 from __future__ import annotations
 
@@ -56,8 +56,28 @@ def generator_of(loader: object) -> object | None:
 def shuffled_loaders(frame: FrameType) -> Iterator[tuple[str, object]]:
     """The DataLoaders that a function has at hand and that shuffle by a generator of their own:
     their names and generators."""
-    used = (name for name in frame.f_code.co_names if name in frame.f_globals)
-    known = {name: frame.f_globals[name] for name in used} | frame.f_locals
-    for name, value in known.items():
+    for name, value in _at_hand(frame).items():
         if (generator := generator_of(value)) is not None:
             yield name, generator
+
+
+def averages(frame: FrameType) -> Iterator[tuple[str, object]]:
+    """The averages of a model that a function has at hand, torch's and those of timm, torch_ema,
+    diffusers and the like: their names and themselves."""
+    for name, value in _at_hand(frame).items():
+        kinds = {kind.__name__ for kind in type(value).__mro__}
+        if kinds & _AVERAGES and callable(getattr(value, "state_dict", None)):
+            yield name, value
+
+
+_AVERAGES = {
+    *("AveragedModel", "ModelEma", "ModelEmaV2", "ModelEmaV3"),
+    *("EMA", "EMAModel", "ExponentialMovingAverage"),
+}
+"""What classes of averages are called."""
+
+
+def _at_hand(frame: FrameType) -> dict[str, Any]:
+    """What a function's own names, and the globals that it uses, stand for now."""
+    used = (name for name in frame.f_code.co_names if name in frame.f_globals)
+    return {name: frame.f_globals[name] for name in used} | frame.f_locals

@@ -24,7 +24,13 @@ from redense.prunable import Patterns, prunable
 from redense.rates import Rates
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole, write_text
 from redense.runs.decay import WeightDecay
-from redense.runs.generators import Drawn, generator_of, is_generator, shuffled_loaders
+from redense.runs.generators import (
+    Drawn,
+    averages,
+    generator_of,
+    is_generator,
+    shuffled_loaders,
+)
 from redense.runs.restoring import check_settings
 from redense.runs.seeds import rank_seed
 from redense.runs.shrinking import shrink_and_perturb
@@ -96,6 +102,7 @@ class Loop:
         self._check_trained()
         self._check_schedules()
         self._check_shuffles(caller)
+        self._check_averages(caller)
         self._loader = loader
         self._logged: dict[str, float] = {}
         self._mean = AveragedModel(model) if run.config.average else None
@@ -273,6 +280,16 @@ class Loop:
                     f"{name} shuffles by a generator of its own, so a resumed run would see other "
                     f"batches: pass it, run.{self._unit}s(model, optimizer, loader={name}), or "
                     "leave the generator out: every epoch is seeded"
+                )
+
+    def _check_averages(self, caller: FrameType) -> None:
+        """Refuse an average of the weights that no checkpoint would hold, for the same reason."""
+        for name, average in averages(caller):
+            if not any(average is one for one in self._stateful.values()):
+                raise ValueError(
+                    f"{name} averages weights, but no checkpoint would hold it, so a run that is "
+                    "resumed, or starts from another's epochs, would begin it anew: pass it, "
+                    f"run.{self._unit}s(model, optimizer, {name}={name})"
                 )
 
     def _save(self) -> None:

@@ -37,7 +37,7 @@ from redense.study.convergence import measure
 from redense.study.jobs import Job
 from redense.study.methods import MATCHED, TUNED, Method, matched_to
 from redense.study.running import Outcome, run_study
-from redense.study.sources import source_sha256
+from redense.study.sources import CHANGED, source_sha256
 from redense.study.summary import Summary
 from redense.study.work import FunctionWork
 
@@ -457,9 +457,10 @@ class Search:
                 if name in lacking:  # an older version did not know all of them
                     theirs = {**lacking[name], **theirs}
                 if name != "command" and theirs != value:
+                    what = f"{name} was {stored[name]!r}, now {value!r} (see {file})"
                     raise ValueError(
-                        f"{self.folder} holds a search with other settings: {name} was "
-                        f"{stored[name]!r}, now {value!r} (see {file}); choose another --out"
+                        f"{self.folder} holds a search with other settings: "
+                        f"{CHANGED if name == 'source_sha256' else what}; choose another --out"
                     )
             return
         make_folder(self.folder, "a search")

@@ -11,6 +11,7 @@ from typing import Any
 from redense.files.records import read_record, read_study
 from redense.plan import Plan
 from redense.runs.checkpoints import make_folder, write_text
+from redense.study.sources import CHANGED
 
 
 def open_study(
@@ -105,10 +106,7 @@ def _difference(
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             theirs = {**defaults.get(name, {}), **theirs}
         if mine != theirs and name == "source_sha256":
-            return (
-                "the training function, or a function, class or constant beside it that it uses, "
-                "has changed since"
-            )
+            return CHANGED
         if mine != theirs:
             return f"{name} was {_differing(theirs, mine)}, now {_differing(mine, theirs)}"
     for name in sorted(settings["methods"].keys() & stored["methods"].keys()):

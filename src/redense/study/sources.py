@@ -14,6 +14,10 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+CHANGED = (
+    "the training function, or a function, class or constant beside it that it uses, has changed "
+    "since"
+)
 _CONSTANTS = (bool, int, float, str, bytes, tuple, type(None))
 
 

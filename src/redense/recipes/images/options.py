@@ -27,8 +27,8 @@ class ImageOptions:
             (with batch-norm, wider), cifar-resnet20, cifar-resnet56 or any torchvision classifier
             (resnet18, vgg16, googlenet, ...).
         init: trained weights to start from instead of a first dense phase: a .pt, .ckpt or
-            .safetensors file with the model's keys, or pretrained for torchvision's published ones
-            in the local cache.
+            .safetensors file with the model's keys, a run's or an export's folder, or pretrained
+            for torchvision's published ones in the local cache.
         head: kept, or new where --init knows other classes: its last layer is left out, and that of
             the data's classes starts afresh.
         train_images: how many images of a seeded shuffle to train on; default all.
@@ -112,6 +112,8 @@ class ImageOptions:
             raise ValueError(
                 f"ema must lie between 0 and 1, got {self.ema}; 0.999 and 0.9999 are usual"
             )
+        if self.momentum >= 1:
+            raise ValueError(f"momentum must be below 1, got {self.momentum}; 0.9 is usual")
         for name in ("lr", "momentum", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0) or (name == "lr" and value == 0):

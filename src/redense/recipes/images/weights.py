@@ -21,7 +21,8 @@ def start_from(
     *,
     keep_head: bool = True,
 ) -> None:
-    """Load ``pretrained`` weights or those of a file into the network called ``name``.
+    """Load ``pretrained`` weights or those of a file, or of a run's or an export's folder, into the
+    network called ``name``.
 
     Args:
         head: the tensors that depend on the number of classes; see `head_of`.
@@ -33,6 +34,8 @@ def start_from(
             of each are listed.
     """
     file = published(name) if source == "pretrained" else Path(source)
+    if file.is_dir():  # a run's, or an export's
+        file = file / "model.safetensors"
     weights, title = read_weights(file), f"{file}"
     try:
         load_exactly(network, weights, title, name, leave=() if keep_head else head)
