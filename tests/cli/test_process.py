@@ -413,9 +413,10 @@ def test_a_folder_that_holds_a_run_is_said_before_data_are_read(redense, desk):
 def test_a_run_can_start_from_another_ones_folder(redense, desk, pictures):
     flags = ("--data", pictures, *TINY)
     assert redense("train", "images", *flags, "--out", "first").code == 0
-    answer = redense("train", "images", *flags, "--init", "first", "--out", "second")
+    answer = redense("train", "images", *flags, "--init", "first", "--dense", 0, "--out", "second")
     assert answer.code == 0, answer.err
-    assert "dense " not in answer.out.partition("epoch 1/")[0]  # what it starts from is trained
+    assert "without --init" not in answer.err
+    assert json.loads(Path("second/record.json").read_text())["plan"][0]["name"] == "sparse"
 
 
 @pytest.mark.parametrize(
