@@ -267,7 +267,7 @@ SEARCH_DIGITS = --data spoken-digits --model deepspeech1 --width 384 --stride 2 
 results-search-digits: setup
 	$(call search,search-digits,speech,$(SEARCH_DIGITS))
 
-# wrong labels on colour drawings: groups of emoji, 32 px; not yet run
+# wrong labels on colour drawings: groups of emoji, 32 px; 45 minutes of one core
 SEARCH_EMOJI = --data emoji-groups --size 32 --label-noise 0.4 --batch 64 --accelerator cpu \
 	--dense 60 --epochs 16 --trials 24 --seeds 2 --confirm 12
 results-search-emoji-noise40: setup
@@ -298,7 +298,7 @@ models: setup
 # English from a game of 1995, as long as three hours of one core allow;
 # the same command goes on; not yet run to its end
 QUEEN = --data amazon-queen --accelerator cpu --dropout 0.3 --augment spec --width 320 \
-	--dense 100 --sparse 20 --redense 20 --passes 1 --sparsity 0.5 --sparse-lr 0.3 --redense-lr 0.1
+	--dense 76 --sparse 12 --redense 12 --passes 1 --sparsity 0.5 --sparse-lr 0.3 --redense-lr 0.1
 queen: setup
 	OMP_NUM_THREADS=1 $(BIN)/redense train speech \
 		$(if $(wildcard runs/queen/config.json),--resume runs/queen,$(QUEEN) --out runs/queen)

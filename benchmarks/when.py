@@ -56,6 +56,7 @@ SEARCHES = {
     "search-vgg-noise40": "the same network, 40 % wrong",
     "few-vgg-noise40": "the first five trials of each of the same",
     "search-vgg-clean": "the same network, clean labels",
+    "search-emoji-noise40": "small net, emoji in nine groups in colour, 32 px, 40 % wrong",
     "search-images-converged": "small net with batch-norm, 2,000 images, clean labels",
     "search-warm-start": "the same network, trained on 1,000 images, gone on with on 2,000",
     "search-fine-tune": "small net, one artist's emoji, fine-tuned on 500 of another's",

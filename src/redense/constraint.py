@@ -229,13 +229,19 @@ class Constraint:
         """Let the weights go: exactly zero, without momentum, and with no hook left. Twice is the
         same as once."""
         self.detach()
-        if gone := self._replaced():
+        escaped = [held.name for held in self._held if held.was_written_unseen()]
+        gone = self._gone()
+        _zero_weights(self._held)
+        for held in self._held:
+            for opt in held.optimizers:
+                release_state(opt, held.weight, held.mask)
+        self._held = []
+        if gone:
             warnings.warn(
-                f"{', '.join(gone)} was replaced while it was held: what the model has in its "
-                "place was never held, and trained dense; replace layers before a phase begins",
+                f"{', '.join(gone)} left the model while it was held: a layer that took its place "
+                "was never held, and trained dense; replace layers before a phase begins",
                 stacklevel=2,
             )
-        escaped = [held.name for held in self._held if held.was_written_unseen()]
         if escaped:
             warnings.warn(
                 f"held weights of {', '.join(escaped)} were not zero at release: they were written "
@@ -243,19 +249,16 @@ class Constraint:
                 "itself under torch.no_grad()",
                 stacklevel=2,
             )
-        _zero_weights(self._held)
-        for held in self._held:
-            for opt in held.optimizers:
-                release_state(opt, held.weight, held.mask)
-        self._held = []
 
-    def _replaced(self) -> list[str]:
-        """Names of held weights that are no longer the model's."""
+    def _gone(self) -> list[str]:
+        """Names of held weights that are no longer the model's; of sharded ones, which stand in
+        for each other, none."""
         model = self._model()
         if model is None:
             return []
         there = {id(weight) for weight in model.parameters()}
-        return [held.name for held in self._held if id(held.weight) not in there]
+        whole = (held for held in self._held if not is_sharded(held.weight))
+        return [held.name for held in whole if id(held.weight) not in there]
 
     def detach(self) -> None:
         """Remove the hooks and nothing else: what a run does that stops here, to go on from its

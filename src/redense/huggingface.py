@@ -178,7 +178,8 @@ class DSDCallback(TrainerCallback):
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             phases.detach()  # the weights are another phase's now: nothing of them is to be zeroed
-            _say_if_sparse(Path(state.best_model_checkpoint))
+            if not self.plan.phases[-1].sparsity:
+                _say_if_sparse(Path(state.best_model_checkpoint))
         done = int(state.epoch) if self.unit == "epoch" else state.global_step
         done = min(done, len(self.plan))
         if done == len(self.plan) or self.plan.at(done) == phases.phase:  # no step trains another
@@ -213,11 +214,12 @@ def _say_if_sparse(best: Path) -> None:
     """Whether the checkpoint that ``load_best_model_at_end`` has loaded is of a sparse phase."""
     if not (best / FILE).is_file():
         return
-    held = torch.load(best / FILE, weights_only=True)["phases"]["masks"]
+    saved = torch.load(best / FILE, map_location="cpu", weights_only=True)
+    held = saved["phases"]["masks"]
     if held:
         warnings.warn(
             f"load_best_model_at_end has loaded {best.name}, which is of a sparse phase: "
-            f"{len(held)} weights hold zeros, and what was trained after it is not in the model; "
+            f"{len(held)} tensors hold zeros, and what was trained after it is not in the model; "
             "load_best_model_at_end=False keeps the last phase's",
             stacklevel=2,
         )

@@ -358,7 +358,13 @@ class Question:
                 self.folder / (outcome.of or outcome.job.name) / "error.txt",
             )
             for outcome in run_study(
-                self.folder, planned, work, workers=jobs, backend=backend, then=self._warned()
+                self.folder,
+                planned,
+                work,
+                workers=jobs,
+                backend=backend,
+                then=self._warned(),
+                gives_up=True,
             )
             if outcome.error
         ]

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .plan import Plan, Sparsity, in_percent, matches, share_of
+from .plan import ByPattern, Plan, Sparsity, in_percent, matches, share_of
 from .tensors.sharded import is_flattened
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
@@ -72,11 +72,13 @@ class Prunable(dict[str, nn.Parameter]):
     __repr__ = __str__
 
     def preview(self, plan: Plan) -> str:
-        """The table with a column for each phase of ``plan`` that holds weights, those that hold
-        the same together under the first one's name: what is held of each weight."""
+        """The table with a column for each phase of ``plan`` that says what it holds of each
+        weight, those that hold the same together under the first one's name. A share of all weights
+        together (``mask="global"``) says it of none."""
         shares: dict[str, Sparsity] = {}
         for phase in plan:
-            if phase.sparsity and phase.sparsity not in shares.values():
+            of_each = isinstance(phase.sparsity, ByPattern) or phase.mask != "global"
+            if phase.sparsity and of_each and phase.sparsity not in shares.values():
                 shares[phase.name] = phase.sparsity
         return "\n".join([*_table(self.rows, shares), *self._summary()])
 

@@ -321,7 +321,7 @@ def test_a_layer_that_is_replaced_while_it_is_held_is_said():
         model[0] = nn.Linear(8, 16)
         optimizer.add_param_group({"params": model[0].parameters()})
         train(model, optimizer)
-        with pytest.warns(UserWarning, match=r"0\.weight was replaced while it was held") as told:
+        with pytest.warns(UserWarning, match=r"0\.weight left the model while it was held") as told:
             held.release()
     assert len(told) == 1
     assert model[0].weight.all()

@@ -444,6 +444,26 @@ def test_what_the_page_says_of_clean_labels_tuned_as_hard_is_the_record():
     assert "random masks of 0.35 of the linear layers, four passes and 13 times" in text
 
 
+def test_what_the_page_says_of_wrong_labels_on_drawings_is_the_record():
+    text = " ".join(PAGE.split())
+    contrast, scores = confirmed("search-emoji-noise40")
+    found = contrast.difference
+    zeros = _paired(scores["plan"], scores["matched"], higher_is_better=True)
+    assert zeros.interval[0] < 0 < zeros.interval[1]
+    frozen = json.loads((RESULTS / "search-emoji-noise40" / "frozen.json").read_text("utf-8"))
+    assert frozen["control"]["select"] == "best"
+    plan = frozen["plan"]
+    sparse, free = plan["plan"][1:3]
+    assert (sparse["mask"], len(plan["plan"])) == ("global", 1 + 2 * 6)
+    assert plan["include"] == ["model.hidden.weight", "model.classifier.weight"]
+    said = f"global magnitudes, {sparse['sparsity']} of the linear layers held, six passes at "
+    said += f"{sparse['lr']} and {free['lr']} of the rate with {plan['weight_decay'][-1]:.0f} times"
+    said += f" the weight decay are {found.mean:.2f} points ahead of the best of 24 tuned controls,"
+    said += f" early stopping, p = {found.p_value:.3f}, and {zeros.mean:.2f} ahead of their own"
+    assert said in text
+    assert f"(`search-emoji-noise40`), one {found.mean:.1f} points ahead of which" in text
+
+
 def test_what_the_page_says_of_tuned_captions_is_the_record(regimes):
     text = " ".join(PAGE.split())
     contrast, scores = confirmed("search-captions")

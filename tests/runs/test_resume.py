@@ -292,7 +292,7 @@ def test_a_resume_under_an_edited_config_is_refused(name, value, copy, redense):
     answer = redense("train", "images", "--resume", copy)
     assert answer.code == 2
     assert answer.err == (
-        f"redense: error: {newest(copy)} was trained with {name} {was!r}, config.json beside it "
+        f"redense: error: {newest(copy)} was trained with {name} {was!r}, its run's config.json "
         f"says {value!r}: put it back, or start a new run\n"
     )
 

@@ -2,20 +2,28 @@
 
 import functools
 import importlib
+import os
+import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
 import pytest
 
 from redense.study.sources import source_sha256
 
+ROOT = Path(__file__).parents[2]
 MINE = '''
+import functools
 import math
+
 from helpers import width
-import helpers
 
 RATE = 0.1
-LAYERS = (8, 8)
+CONFIG = {"layers": (8, 8), "kinds": {"a", "b", "c"}}
+epochs = 4
+calls = 0
+if True:
+    SCALE = 2
 
 
 class Base:
@@ -27,8 +35,17 @@ class Net(Base):
         return scale(x)
 
 
+def logged(function):
+    @functools.wraps(function)
+    def inside(*given):
+        return function(*given)
+
+    return inside
+
+
+@logged
 def scale(x):
-    return 2 * x
+    return SCALE * x
 
 
 def unused():
@@ -37,35 +54,35 @@ def unused():
 
 def train_one_epoch(net):
     """One pass."""
+    global calls
+    calls += 1
     return [net.forward(x) for x in range(width())]
 
 
 def train(run):
+    text = """
+not indented"""
     net = Net()
-    return sum(train_one_epoch(net)) * RATE + helpers.depth() + math.pi
+    for _ in run.epochs(net, None):
+        pass
+    return sum(train_one_epoch(net)) * RATE + math.pi + len(CONFIG)
 '''
-HELPERS = """
-def width():
-    return 3
-
-
-def depth():
-    return len("abc")
-"""
 
 
 @pytest.fixture
 def sha256(tmp_path, monkeypatch):
-    """Of mine.train, where both files are written anew with something replaced."""
+    """Of mine.train, where something in the file is replaced."""
+    (tmp_path / "helpers.py").write_text("def width():\n    return 3\n\n\ndeeper = width\n")
     monkeypatch.syspath_prepend(tmp_path)
 
-    def of(mine=("", ""), helpers=("", "")):
-        for name, text, change in (("mine", MINE, mine), ("helpers", HELPERS, helpers)):
-            (tmp_path / f"{name}.py").write_text(text.replace(*change) if change[0] else text)
+    def of(*change):
+        assert not change or change[0] in MINE
+        (tmp_path / "mine.py").write_text(MINE.replace(*change, 1) if change else MINE)
+        for name in ("mine", "helpers"):
             sys.modules.pop(name, None)
-        importlib.invalidate_caches()
         for cached in tmp_path.rglob("*.pyc"):
             cached.unlink()
+        importlib.invalidate_caches()
         monkeypatch.setattr("linecache.cache", {})
         return source_sha256(importlib.import_module("mine").train)
 
@@ -75,20 +92,19 @@ def sha256(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "change",
     [
-        ("return 2 * x", "return 3 * x"),  # behind a class's method
+        ("SCALE * x", "3 * x"),  # behind a class's method and a decorator
+        ("return function(*given)", "return -function(*given)"),
         ("for x in range", "for x in reversed(range)"),
         ("RATE = 0.1", "RATE = 0.2"),
+        ("SCALE = 2", "SCALE = 3"),
+        ('"layers": (8, 8)', '"layers": (8, 9)'),
         ("size = 3", "size = 4"),
         ("net = Net()", "net = Net(); net.forward(1)"),
+        ("import width", "import deeper as width"),
     ],
 )
 def test_what_is_used_counts(change, sha256):
-    assert sha256(change) != sha256()
-
-
-@pytest.mark.parametrize("change", [("return 3", "return 4"), ("len(", "2 * len(")])
-def test_a_file_beside_it_counts(change, sha256):
-    assert sha256(helpers=change) != sha256()
+    assert sha256(*change) != sha256()
 
 
 @pytest.mark.parametrize(
@@ -97,57 +113,81 @@ def test_a_file_beside_it_counts(change, sha256):
         ("net = Net()", "net = Net()  # the network"),
         ('"""One pass."""', '"""One pass over the data."""'),
         ("return 0", "return 1"),  # nobody calls it
-        ("LAYERS = (8, 8)", "LAYERS = (8, 9)"),
+        ("epochs = 4", "epochs = 5"),  # run.epochs is another
         ("\n\n\nclass Net", "\n\n\n\nclass Net"),
     ],
 )
 def test_comments_docstrings_and_what_is_not_used_do_not(change, sha256):
-    assert sha256(change) == sha256()
+    assert sha256(*change) == sha256()
 
 
-def test_what_a_factory_was_given_counts():
+def test_what_training_changes_does_not(sha256):
+    before = sha256()
+    mine = sys.modules["mine"]
+    mine.train_one_epoch(mine.Net())
+    assert mine.calls == 1
+    mine.CONFIG["more"] = len
+    assert source_sha256(mine.train) == before
+
+
+def test_it_is_the_same_in_every_process_however_the_file_was_started(sha256, tmp_path):
+    before = sha256()
+    (tmp_path / "mine.py").write_text(
+        f"{MINE}\n\nif __name__ == '__main__':\n    print(sha(train))"
+    )
+    said = {before}
+    program = "from redense.study.sources import source_sha256 as sha; "
+    for code in ("import mine; print(sha(mine.train))", "import runpy; exec(open('go.py').read())"):
+        (tmp_path / "go.py").write_text("runpy.run_path('mine.py', {'sha': sha}, '__main__')")
+        for seed in ("1", "2"):
+            environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "src")}
+            done = subprocess.run(
+                [sys.executable, "-c", program + code],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            said.add(done.stdout.strip())
+    assert said == {before}
+
+
+def test_what_a_closure_was_given_counts_but_not_what_it_counts():
     def factory(rate):
+        calls = 0
+
         def train(run):
+            nonlocal calls
+            calls += 1
             return rate
 
         return train
 
-    assert source_sha256(factory(1)) != source_sha256(factory(2))
-    assert source_sha256(factory(1)) == source_sha256(factory(1))
+    first = factory(1)
+    before = source_sha256(first)
+    first(None)
+    assert source_sha256(first) == source_sha256(factory(1)) == before
+    assert source_sha256(factory(2)) != before
 
 
-def test_what_training_itself_counts_does_not():
-    calls = 0
+class Trainer:
+    def __call__(self, run):
+        return self.method(run)
 
-    def train(run):
-        nonlocal calls
-        calls += 1
-        return calls
-
-    before = source_sha256(train)
-    train(None)
-    assert source_sha256(train) == before
+    def method(self, run):
+        return 2
 
 
 def test_whatever_can_be_called_has_one():
-    class Trainer:
-        def __call__(self, run):
-            return 1
-
-        def method(self, run):
-            return 2
-
     def train(run, rate):
         return rate
 
-    partials = [functools.partial(train, rate=1), functools.partial(train, rate=1)]
-    some = [Trainer(), Trainer().method, partials[0], lambda run: 1, len]
-    assert len({source_sha256(one) for one in some}) == len(some)
-    assert source_sha256(partials[0]) == source_sha256(partials[1])
-    assert source_sha256(partials[0]) != source_sha256(functools.partial(train, rate=2))
-
-
-def test_a_function_typed_into_a_prompt_has_one(tmp_path):
+    partials = [functools.partial(train, rate=rate) for rate in (1, 1, 2)]
+    sums = [source_sha256(one) for one in partials]
+    assert sums[0] == sums[1] != sums[2]
+    assert source_sha256(Trainer()) == source_sha256(Trainer().method)  # a class is one thing
+    assert source_sha256(len) != source_sha256(sum)
     space = {}
-    exec(textwrap.dedent("def train(run):\n    return 1"), space)
-    assert len(source_sha256(space["train"])) == 64
+    exec("def typed(run):\n    return 1", space)
+    assert source_sha256(space["typed"]) != source_sha256(len)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redense.cli.flags import Parser, add_flag, build, given, parse
 from redense.cli.targets import add_target_flags, load_function, recipe_of, usable_cores
-from redense.cli.train import run_config, usual_schedule
+from redense.cli.train import run_config, say_if_random, usual_schedule
 from redense.recipes import RECIPES
 from redense.recipes.schedule import Schedule, read_plan, read_settings
 from redense.study.looks import looks
@@ -191,7 +191,9 @@ def _question(
         train, source, defaults = function, source_sha256(function), {}
     else:
         options = RECIPES[recipe].options_class()
-        config = run_config(recipe, build(options, asked), asked, command)
+        mine = build(options, asked)
+        say_if_random(mine, asked)
+        config = run_config(recipe, mine, asked, command)
         folder = Path("runs") / f"prove-{recipe}"
         train, source, defaults = train_recipe, "", vars(options())
     return Question(

@@ -35,6 +35,7 @@ def train_command(arguments: list[str]) -> int:
         from redense.recipes.schedule import Schedule
 
         options = build(recipe.options_class(), asked)
+        say_if_random(options, asked)
         _print_plan(build(Schedule, asked).to_plan(), options, asked, preset)
         return 0
     if asked.resume is not None:
@@ -46,16 +47,8 @@ def run_config(
     recipe: str, options: Any, asked: argparse.Namespace, command: list[str]
 ) -> RunConfig:
     """What the flags say of a run, besides method, seed and plan."""
-    from redense.files.folders import say
     from redense.recipes import RECIPES
     from redense.runs.configuration import RunConfig
-
-    by_flags = getattr(asked, "plan", None) is None  # a search has no plan to read
-    if by_flags and not asked.dense and getattr(options, "init", None) is None:
-        say(
-            "--dense 0 without --init: the first sparse phase holds the smallest of weights that "
-            "are still random"
-        )
 
     return RunConfig(
         recipe=recipe,
@@ -67,6 +60,14 @@ def run_config(
         precision=asked.precision,
         command=command,
     )
+
+
+def say_if_random(options: Any, asked: argparse.Namespace) -> None:
+    """Whether the flags leave out the dense phase of a network that was not trained before."""
+    from redense.files.folders import say
+
+    if asked.plan is None and not asked.dense and getattr(options, "init", None) is None:
+        say("--dense 0 without --init: the first sparse phase holds weights that are still random")
 
 
 def written(config: RunConfig) -> list[str]:
@@ -188,6 +189,8 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
     if asked.out is not None and rank == 0:
         check_new(asked.out)  # before data are read
     options = build(recipe.options_class(), asked)
+    if rank == 0:
+        say_if_random(options, asked)
     config = replace(
         run_config(recipe.name, options, asked, command),
         method="dsd" if asked.plan is None else asked.plan.stem,

@@ -117,13 +117,12 @@ def described(file: Path) -> dict[str, Any] | None:
     >>> described(Path("run/checkpoints/dense.ckpt"))["architecture"]
     'small'
     """
-    for folder in (file.parent, file.parent.parent):  # a run's checkpoints lie one deeper
-        try:
-            kind, description = _description(folder)
-        except (FileNotFoundError, ValueError):
-            continue
-        return {"recipe": kind, **read_json(description, RECIPES[kind].description())}
-    return None
+    folder = file.absolute().parent
+    try:
+        kind, description = _description(folder.parent if folder.name == "checkpoints" else folder)
+    except (FileNotFoundError, ValueError):
+        return None
+    return {"recipe": kind, **read_json(description, RECIPES[kind].description())}
 
 
 def _description(folder: Path) -> tuple[str, Path]:

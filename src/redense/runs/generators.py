@@ -3,6 +3,7 @@ resumed or a branched run goes on as if it had never stopped: random generators,
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
@@ -62,8 +63,8 @@ def shuffled_loaders(frame: FrameType) -> Iterator[tuple[str, object]]:
 
 
 def averages(frame: FrameType) -> Iterator[tuple[str, object]]:
-    """The averages of a model that a function has at hand, torch's and those of timm, torch_ema,
-    diffusers and the like: their names and themselves."""
+    """The averages of a model that a function has at hand, torch's, timm's, torch_ema's,
+    diffusers' and the like: their names and themselves."""
     for name, value in _at_hand(frame).items():
         kinds = {kind.__name__ for kind in type(value).__mro__}
         if kinds & _AVERAGES and callable(getattr(value, "state_dict", None)):
@@ -71,7 +72,7 @@ def averages(frame: FrameType) -> Iterator[tuple[str, object]]:
 
 
 _AVERAGES = {
-    *("AveragedModel", "ModelEma", "ModelEmaV2", "ModelEmaV3"),
+    *("AveragedModel", "ModelEmaV2", "ModelEmaV3"),
     *("EMA", "EMAModel", "ExponentialMovingAverage"),
 }
 """What classes of averages are called."""
@@ -79,5 +80,7 @@ _AVERAGES = {
 
 def _at_hand(frame: FrameType) -> dict[str, Any]:
     """What a function's own names, and the globals that it uses, stand for now."""
-    used = (name for name in frame.f_code.co_names if name in frame.f_globals)
-    return {name: frame.f_globals[name] for name in used} | frame.f_locals
+    steps = dis.get_instructions(frame.f_code)
+    used = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    around = {name: frame.f_globals[name] for name in used if name in frame.f_globals}
+    return around | frame.f_locals

@@ -284,8 +284,14 @@ class Loop:
 
     def _check_averages(self, caller: FrameType) -> None:
         """Refuse an average of the weights that no checkpoint would hold, for the same reason."""
+        given: list[Any] = [self._model, *self._stateful.values()]
+        if any(not isinstance(one, (nn.Module, LRScheduler, Drawn)) for one in given):
+            return  # a wrapper, which may hold one
+        held = {id(one) for one in given}
+        modules = [one for one in given if isinstance(one, nn.Module)]
+        held |= {id(inner) for module in modules for inner in module.modules()}
         for name, average in averages(caller):
-            if not any(average is one for one in self._stateful.values()):
+            if id(average) not in held:
                 raise ValueError(
                     f"{name} averages weights, but no checkpoint would hold it, so a run that is "
                     "resumed, or starts from another's epochs, would begin it anew: pass it, "
@@ -395,10 +401,10 @@ class Loop:
                 device = next(self._model.parameters()).device
                 try:
                     update_bn(self._loader, self._model, device=device)
-                except (AttributeError, RuntimeError, TypeError) as error:
+                except (AttributeError, KeyError, TypeError) as error:
                     raise ValueError(
                         "averaged weights (SWA) need batch-norm measured anew, for which the model "
-                        f"is given each batch of loader, or the first part of it: {error}; pass "
+                        f"is given each batch of loader, or the first part of it: {error!r}; pass "
                         "loader=[batch['pixels'] for batch in loader], say"
                     ) from error
 

@@ -44,11 +44,11 @@ def check_settings(
     Raises:
         ValueError: names the first that is another.
     """
-    for name in saved.keys() & now.keys() - set(elsewhere):
-        if saved[name] != now[name]:
+    for name, value in now.items():
+        if name not in elsewhere and saved.get(name, value) != value:
             raise ValueError(
-                f"{file} was trained with {name} {saved[name]!r}, config.json beside it says "
-                f"{now[name]!r}: put it back, or start a new run"
+                f"{file} was trained with {name} {saved[name]!r}, its run's config.json says "
+                f"{value!r}: put it back, or start a new run"
             )
 
 

@@ -31,11 +31,12 @@ class Metric:
         """A warning where the name says that a lower score is the better one, but the direction
         does not; else empty.
 
-        >>> bool(Metric("val_loss").doubt), bool(Metric("neg_mean_squared_error").doubt)
-        (True, False)
+        >>> [bool(Metric(name).doubt) for name in ("valLoss", "neg_mean_squared_error", "top1")]
+        [True, False, False]
         """
-        parts = re.split(r"[\W_\d]+", self.name.lower())
-        if not self.higher_is_better or "neg" in parts or not _LOWER_IS_BETTER & set(parts):
+        apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name)
+        parts = set(re.split(r"[\W_\d]+", apart.lower()))
+        if not self.higher_is_better or _TURNED & parts or not _LOWER_IS_BETTER & parts:
             return ""
         return (
             f"{self.name} is judged as if a higher one were better; if a lower one is, all of this "
@@ -45,9 +46,11 @@ class Metric:
 
 _LOWER_IS_BETTER = {
     *("loss", "error", "err", "mse", "rmse", "mae", "mape", "nll", "ce", "bce", "crossentropy"),
-    *("wer", "cer", "per", "ter", "eer", "ppl", "perplexity", "bpc", "bpb", "fid", "brier", "ece"),
+    *("wer", "cer", "eer", "ppl", "perplexity", "bpc", "bpb", "fid", "brier", "ece"),
 }
 """Words of names."""
+_TURNED = {"neg", "negative", "minus", "inverse", "reduction", "free", "without"}
+"""Words that turn those round."""
 
 
 class Batches(Protocol):

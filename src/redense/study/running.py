@@ -66,6 +66,7 @@ def run_study(
     backend: str = "loky",
     then: Callable[[Outcome], Sequence[Job]] = lambda outcome: (),
     progress: Progress | None = None,
+    gives_up: bool = False,
 ) -> list[Outcome]:
     """Do every job that has no record yet; one that fails, or whose worker is killed, does not sink
     the others.
@@ -79,8 +80,11 @@ def run_study(
         backend: see `redense.study.workers.open_workers`.
         then: which jobs a finished one brings about; a search asks for the next trial here.
         progress: what is told of finished jobs instead of a bar over ``jobs``.
+        gives_up: stop where nothing was ever finished and the first few runs, of several methods,
+            fail for one and the same reason: the others would too.
     """
     root = str(folder.absolute())  # a worker may stand elsewhere
+    gives_up = gives_up and not any((folder / j.name / "record.json").exists() for j in jobs)
     outcomes: list[Outcome] = []
     waiting = sorted(jobs, key=lambda job: -job.epochs)
     suspects: list[Job] = []
@@ -96,7 +100,7 @@ def run_study(
                 for job in [one for one in waiting if _is_of(one, outcome)]:
                     waiting.remove(job)
                     finish(Outcome(job, outcome.error, skipped=True, of=outcome.job.name))
-            elif not outcome.skipped and (cause := _fail_alike(outcomes)):
+            elif gives_up and not outcome.skipped and (cause := _fail_alike(outcomes)):
                 while waiting:
                     said = "not run: all before it failed alike"
                     finish(Outcome(waiting.pop(), said, skipped=True, of=cause))
@@ -138,16 +142,17 @@ def run_study(
 
 
 _ENOUGH = 3
-"""Runs of several methods that failed alike, with none that did not: the others would too."""
 
 
 def _fail_alike(outcomes: Sequence[Outcome]) -> str | None:
-    """The first of a study's runs, if all that were tried failed for one and the same reason."""
+    """The first of a study's runs, if all that were tried raised one and the same error; that
+    training diverges, or its process is killed, is no such thing."""
     tried = [outcome for outcome in outcomes if not outcome.skipped]
     methods = {outcome.job.config.method for outcome in tried}
-    if len(tried) < _ENOUGH or len(methods) < 2 or not tried[0].error:
+    error = tried[0].error or ""
+    if len(tried) < _ENOUGH or len(methods) < 2 or error.startswith(("DivergedError", _KILLED)):
         return None
-    return tried[0].job.name if len({outcome.error for outcome in tried}) == 1 else None
+    return tried[0].job.name if error and all(one.error == error for one in tried) else None
 
 
 def _is_of(job: Job, outcome: Outcome) -> bool:
@@ -181,10 +186,12 @@ def _began_in_vain(parent: Path, shared: int) -> bool:
 
 def _killed(folder: Path, job: Job, lost: BaseException) -> Outcome:
     """A job whose worker died under it when nothing else ran."""
-    error = "its process was killed, by the system for want of memory, say"
     (folder / job.name).mkdir(parents=True, exist_ok=True)
-    write_text(folder / job.name / "error.txt", f"{error}\n{type(lost).__name__}: {lost}\n")
-    return Outcome(job, error)
+    write_text(folder / job.name / "error.txt", f"{_KILLED}\n{type(lost).__name__}: {lost}\n")
+    return Outcome(job, _KILLED)
+
+
+_KILLED = "its process was killed, by the system for want of memory, say"
 
 
 def _run(root: str, job: Job, work: Work) -> Outcome:

@@ -54,7 +54,7 @@ class Sensitivity:
     def says_nothing(self) -> bool:
         """Whether no layer's pruning costs anything that counts, at any level: of a network that
         has hardly learned there is nothing to lose."""
-        return all(share == self.levels[-1] for share in self.proposal.values())
+        return set(self.proposal.values()) == {self.levels[-1]}
 
 
 def measure(

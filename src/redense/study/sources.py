@@ -1,149 +1,153 @@
-"""What a training function is made of: its own code, and the user's code and constants that it
-uses. A study does not go on with another one."""
+"""What a training function is made of: its own code, and what it names of the same file. A study
+does not go on with another one."""
 
 from __future__ import annotations
 
 import ast
-import dis
 import functools
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 CHANGED = (
-    "the training function, or a function, class or constant beside it that it uses, has changed "
+    "the training function, or a function, class or constant of its file that it uses, has changed "
     "since"
 )
-_CONSTANTS = (bool, int, float, str, bytes, tuple, type(None))
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_Scalar = (bool, int, float, str)
 
 
 def source_sha256(train: Callable[..., Any]) -> str:
-    """Of a function's code and of the functions, classes and constants of its own module, and of
-    modules beside it, that it reaches by name; comments, docstrings and layout do not count.
+    """Of a function's code and of the functions, classes, constants and imports of its file that it
+    reaches by name, as they are written there: what running changes does not count, nor do comments
+    and docstrings. Of a closure and a partial the plain values that they were given count too.
 
     >>> def train(run):
     ...     return len(run.plan)
     >>> len(source_sha256(train))
     64
     """
-    first = _plain(train)
-    code: dict[str, str] = {}
-    constants: dict[tuple[str, str], str] = {}
-    assigned: set[str] = set()
-    waiting = [first]
-    while waiting:
-        one = waiting.pop()
-        name = f"{one.__module__}.{one.__qualname__}"
-        if name in code:
-            continue
-        code[name] = _normal(one)
-        if isinstance(one, type):
-            waiting += [base for base in one.__bases__ if _is_own(base, first)]
-        for function in _functions(one):
-            assigned |= set(_assigned(function.__code__))
-            for used, value in _used(function):
-                if isinstance(value, (FunctionType, type)):
-                    waiting += [value] if _is_own(value, first) else []
-                elif isinstance(value, _CONSTANTS):
-                    constants[name, used] = repr(value)
-    parts = [f"{name} = {text}" for name, text in sorted(code.items())]
-    parts += [
-        f"{name}: {used} = {text}"
-        for (name, used), text in sorted(constants.items())
-        if used not in assigned  # counters and the like: what training changes is no constant
-    ]
-    parts += _given(train)
-    lines = (f"{part}\n" for part in parts)
-    return hashlib.sha256("".join(lines).encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _plain(train: Callable[..., Any]) -> Any:
-    """The function or class behind a partial, a bound method, a decorator or a callable object."""
-    while isinstance(train, functools.partial):
-        train = train.func
-    train = inspect.unwrap(getattr(train, "__func__", train))
-    return train if isinstance(train, (FunctionType, type)) else type(train)
-
-
-def _given(train: Callable[..., Any]) -> list[str]:
-    """What a partial gives beside the run, as far as its value says what it is."""
     given: list[str] = []
     while isinstance(train, functools.partial):
-        named = [*(("", one) for one in train.args), *sorted(train.keywords.items())]
-        given += [f"{name}={one!r}" for name, one in named if isinstance(one, _CONSTANTS)]
+        given += [f"{value!r}" for value in train.args if isinstance(value, _Scalar)]
+        named = sorted(train.keywords.items())
+        given += [f"{name}={value!r}" for name, value in named if isinstance(value, _Scalar)]
         train = train.func
-    return given
+    function: Any = getattr(train, "__func__", train)
+    if not hasattr(function, "__qualname__"):
+        function = type(train)  # an object that can be called
+    elif hasattr(function, "__wrapped__"):
+        function = inspect.unwrap(function)
+    text = "\n".join([*_code(function), *given, *_closed_over(function)])
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _normal(one: Any) -> str:
-    """Source as Python itself would write it, without docstrings; of what has none its name."""
+def _code(function: Any) -> list[str]:
+    """The statements that make it: of its file, else its own, else its name."""
+    name = str(function.__qualname__)
     try:
-        source = textwrap.dedent(inspect.getsource(one))
-    except (OSError, TypeError):
-        return repr(one.__qualname__)
+        own = inspect.getsource(function)
+    except (OSError, TypeError):  # of C, or typed at a prompt
+        return [name]
+    statements = _statements(_module(function))
+    first = name.partition(".")[0]
+    if first in statements:
+        return _reached(first, statements)
     try:
-        tree = ast.parse(source)
+        return [ast.unparse(_plain(ast.parse(textwrap.dedent(own))))]
     except SyntaxError:  # a lambda's line, cut out of its call
-        return source
+        return [own]
+
+
+def _module(function: Any) -> list[ast.stmt]:
+    """Its file's statements; none of a notebook's cell."""
+    try:
+        return ast.parse(Path(inspect.getsourcefile(function) or "").read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return []
+
+
+def _statements(body: Iterable[ast.stmt]) -> dict[str, list[ast.stmt]]:
+    """By the name that they define, a module's statements, those under ``if`` and ``try`` too."""
+    found: dict[str, list[ast.stmt]] = {}
+    for statement in body:
+        for name in _defined(statement):
+            found.setdefault(name, []).append(statement)
+        inner = [getattr(statement, field, ()) for field in ("body", "orelse", "finalbody")]
+        if isinstance(statement, (ast.If, ast.Try, ast.With)):
+            for name, more in _statements(one for part in inner for one in part).items():
+                found.setdefault(name, []).extend(more)
+    return found
+
+
+def _defined(statement: ast.stmt) -> list[str]:
+    if isinstance(statement, _Definition):
+        return [statement.name]
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return [(one.asname or one.name).partition(".")[0] for one in statement.names]
+    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        return [name for name, stored in _names(statement) if stored]
+    return []
+
+
+def _reached(first: str, statements: dict[str, list[ast.stmt]]) -> list[str]:
+    """The statements of a name and of all names that they use, in the order of these names."""
+    found: dict[str, list[str]] = {}
+    waiting = [first]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in statements:
+            continue
+        found[name] = [ast.unparse(_plain(statement)) for statement in statements[name]]
+        for statement in statements[name]:
+            waiting += _used(statement)
+    return [text for _, texts in sorted(found.items()) for text in texts]
+
+
+def _used(statement: ast.stmt) -> set[str]:
+    """Names that a statement reads and does not give itself."""
+    names = list(_names(statement))
+    own = {name for name, stored in names if stored}
+    own |= {node.arg for node in ast.walk(statement) if isinstance(node, ast.arg)}
+    shared = (node.names for node in ast.walk(statement) if isinstance(node, ast.Global))
+    return {name for name, _ in names} - (own - {name for names in shared for name in names})
+
+
+def _names(node: ast.AST) -> Iterator[tuple[str, bool]]:
+    """Every name in it, and whether it is given a value there."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name):
+            yield inner.id, not isinstance(inner.ctx, ast.Load)
+
+
+def _plain(tree: ast.AST) -> ast.AST:
+    """Without docstrings."""
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            node.body = node.body[ast.get_docstring(node) is not None :] or [ast.Pass()]
-    return ast.unparse(tree)
+        if isinstance(node, _Definition) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
 
 
-def _functions(one: Any) -> list[FunctionType]:
-    """A function itself; of a class its methods."""
-    if isinstance(one, FunctionType):
-        return [one]
-    members = (getattr(value, "__func__", value) for value in vars(one).values())
-    return [member for member in members if isinstance(member, FunctionType)]
-
-
-def _used(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function's code names outside of itself, and what that is now."""
-    code, around = function.__code__, function.__globals__
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+def _closed_over(function: Any) -> list[str]:
+    """Plain values that a function has from the one around it, but for those that it changes."""
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+    if code is None or not cells:
+        return []
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError, TypeError):
+        return []
+    nonlocals = (node.names for node in ast.walk(tree) if isinstance(node, ast.Nonlocal))
+    changed = {name for names in nonlocals for name in names}
+    given = []
+    for name, cell in zip(code.co_freevars, cells, strict=True):
         try:
-            yield name, cell.cell_contents
+            value = cell.cell_contents
         except ValueError:  # not yet assigned
             continue
-    names = sorted(set(_names(code)))
-    for name in names:
-        value = around.get(name)
-        if isinstance(value, ModuleType):
-            inside = vars(value)
-            yield from ((f"{name}.{inner}", inside[inner]) for inner in names if inner in inside)
-        elif name in around:
-            yield name, value
-
-
-def _assigned(code: CodeType) -> Iterator[str]:
-    """Names outside of itself that it gives new values."""
-    for step in dis.get_instructions(code):
-        if step.opname in ("STORE_GLOBAL", "STORE_DEREF"):
-            yield step.argval
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _assigned(constant)
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
-
-
-def _is_own(one: Any, first: Any) -> bool:
-    """Whether the user wrote it: in the training function's module, or in a file in its folder."""
-    if one.__module__ == first.__module__:
-        return True
-    try:
-        file, beside = (Path(inspect.getfile(each)).resolve() for each in (one, first))
-    except (OSError, TypeError):
-        return False
-    return beside.parent in file.parents and "site-packages" not in file.parts
+        if isinstance(value, _Scalar) and name not in changed:
+            given.append(f"{name}={value!r}")
+    return given

@@ -246,7 +246,12 @@ def _trained(source: str, model: str | None) -> tuple[nn.Module, dict[str, Any]]
     if model not in (None, config["architecture"]):
         return None
     net = models.network(config)
-    start_from(net, config["architecture"], source)
+    try:
+        start_from(net, config["architecture"], source)
+    except ValueError:
+        if model is None:
+            raise
+        return None  # weights from elsewhere that lie there
     return net, config
 
 

@@ -30,8 +30,8 @@ class SpeechTask(LightningModule):
 
     metric = Metric("wer", False, "points")
     prunes = ("fully_connected.*", "recurrent.*")
-    elsewhere = ("data",)
     """Neither the convolutions nor the CTC output, as in the paper."""
+    elsewhere = ("data",)
     moving_average = None
 
     def __init__(self, options: SpeechOptions, seed: int) -> None:
