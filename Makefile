@@ -257,7 +257,7 @@ SEARCH_CONVERGED = --train-images 2000 --valid-share 0.0334 --accelerator cpu \
 results-search-images-converged: setup
 	$(call search,search-images-converged,images,$(SEARCH_CONVERGED))
 
-# those of results/captions-converged, 80 minutes of one core, and results/digits-deepspeech1, not yet run
+# those of results/captions-converged, 80 minutes of one core, and results/digits-deepspeech1, 95 minutes of one core
 SEARCH_CAPTIONS = --accelerator cpu --space results/search-captions/space.toml \
 	--dense 30 --epochs 20 --trials 12 --seeds 2 --confirm 12
 results-search-captions: setup

@@ -61,6 +61,7 @@ SEARCHES = {
     "search-warm-start": "the same network, trained on 1,000 images, gone on with on 2,000",
     "search-fine-tune": "small net, one artist's emoji, fine-tuned on 500 of another's",
     "search-captions": "NeuralTalk on emoji drawings, 30 + 20 epochs; BLEU-4",
+    "search-digits": "DeepSpeech 1 on strings of spoken digits, 20 + 16 epochs; word errors",
     "search-label-noise": "as `search-noise40`, at a constant rate in the shared phase",
     "search-noise20-first": "as `search-noise20`, at a constant rate in the shared phase",
 }
@@ -74,6 +75,7 @@ TUNED = {
     "warm-start": "search-warm-start",
     "fine-tune": "search-fine-tune",
     "captions-converged": "search-captions",
+    "digits-deepspeech1": "search-digits",
 }
 """The search on a study's own network, data and seeds, whose tuned control its plans meet too."""
 

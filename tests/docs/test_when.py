@@ -164,7 +164,8 @@ def test_a_tuned_control_meets_the_plans_of_the_study_it_was_tuned_for(regimes):
         plan = {one["seed"]: one["test"][metric] for one in kept if one["method"] == row.plan}
         control = confirmed(search)[1]["control"]
         assert plan.keys() == control.keys()
-        gains = [plan[seed] - control[seed] for seed in plan]
+        sign = 1 if kept[0]["metric"]["higher_is_better"] else -1
+        gains = [sign * (plan[seed] - control[seed]) for seed in plan]
         assert row.to_tuned.mean == pytest.approx(mean(gains))
         epochs = [sum(phase["length"] for phase in one["plan"]) for one in kept]
         more = asked["dense"] + asked["epochs"] - max(epochs)
@@ -462,6 +463,29 @@ def test_what_the_page_says_of_wrong_labels_on_drawings_is_the_record():
     said += f" early stopping, p = {found.p_value:.3f}, and {zeros.mean:.2f} ahead of their own"
     assert said in text
     assert f"(`search-emoji-noise40`), one {found.mean:.1f} points ahead of which" in text
+
+
+def test_what_the_page_says_of_tuned_digits_is_the_record(regimes):
+    text = " ".join(PAGE.split())
+    contrast, scores = confirmed("search-digits")
+    found = contrast.difference
+    zeros = _paired(scores["plan"], scores["matched"], higher_is_better=False)
+    assert zeros.interval[0] < 0 < zeros.interval[1]
+    frozen = json.loads((RESULTS / "search-digits" / "frozen.json").read_text("utf-8"))
+    assert [phase["lr"] for phase in frozen["control"]["plan"]] == [1, 1, 1]
+    assert not frozen["control"]["weight_decay"]
+    _, sparse, free = frozen["plan"]["plan"]
+    assert (sparse["sparsity"], sparse["mask"]) == (0.5, "magnitude")
+    said = (
+        f"half of all weights held once at {sparse['lr']} of the rate and released at {free['lr']}"
+    )
+    said += f", with {frozen['plan']['weight_decay'][-1]} times the weight decay, has "
+    said += f"{-found.mean:.2f} points more word errors, p = {found.p_value:.3f}, and "
+    said += f"{-zeros.mean:.2f} more than its own phases and rates with nothing held"
+    assert said in text
+    (row,) = regimes["digits-deepspeech1"].rows
+    said = f"(`digits-deepspeech1`) has {-row.to_tuned.mean:.2f} more than that control"
+    assert said in text
 
 
 def test_what_the_page_says_of_tuned_captions_is_the_record(regimes):
