@@ -86,7 +86,8 @@ def draw_budgets(searches: Mapping[str, Mapping[str, Any]], path: Path, columns:
             axes.plot(
                 list(curve), list(curve.values()), "o-", ms=3, label=f"{side}s", color=COLOURS[side]
             )
-        axes.set_title(name, fontsize=9)
+        rising = one["higher_is_better"]
+        axes.set_title(name if rising else f"{name}, errors downwards", fontsize=9)
         axes.set_xscale("symlog", linthresh=1)
         ticks = [trials for trials in (0, 1, 2, 5, 10, 20, 40) if trials <= max(curve)]
         axes.set_xticks(ticks, [str(trials) for trials in ticks])
@@ -96,6 +97,7 @@ def draw_budgets(searches: Mapping[str, Mapping[str, Any]], path: Path, columns:
         low, high = axes.get_ylim()
         spare = max(0.0, LEAST - (high - low)) / 2
         axes.set_ylim(low - spare, high + spare)
+        axes.yaxis.set_inverted(not rising)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     figure.supxlabel("trials; 0: the customary setting", fontsize=9)
