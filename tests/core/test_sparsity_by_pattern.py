@@ -255,14 +255,19 @@ def test_a_plan_prints_what_each_pattern_holds_below_its_table():
 def test_the_preview_says_what_every_phase_holds_of_each_weight():
     shown = Walk(dsd(1, 1, 1, (SHARES, 0.3), passes=2)).preview(Net()).splitlines()
     columns = {line.split()[1]: line for line in shown if line.startswith(("held", "-", "  "))}
-    assert "sparse 1" in shown[0]
-    assert "sparse 2" not in shown[0]
+    assert shown[0].split("weights  ")[1].split("  ") == ["sparse 1", "sparse 2", "why not"]
     for name, share in (
         ("body.0.weight", "25 %"),
         ("body.2.weight", "60 %"),
         ("head.weight", "0 %"),
     ):
         assert f"  {share}" in columns[name]
+        assert columns[name].endswith("  30 %")
+
+
+def test_a_share_of_all_weights_together_is_said_of_none():
+    plan = dsd(1, 1, 1, 0.3, mask="global")
+    assert "sparse" not in Walk(plan).preview(Net()).splitlines()[0]
 
 
 def test_a_sparsity_is_said_in_per_cent():
