@@ -154,7 +154,10 @@ def test_a_damaged_description_is_named(trained, tmp_path, redense):
         assert f"{run / 'network.json'} is " in answer.err
         assert said in answer.err
     (run / "network.json").unlink()
-    assert "has no network.json, which a finished phase leaves" in redense("export", run, "x").err
+    assert (
+        "has no network.json, which a training leaves at its start"
+        in redense("export", run, "x").err
+    )
 
 
 def test_a_network_of_another_recipe_is_refused(trained_images, trained_speech, redense):

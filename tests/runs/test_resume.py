@@ -325,3 +325,20 @@ def test_no_single_flipped_bit_changes_what_is_read(tmp_path):
         except DamagedCheckpointError:
             named += 1
     assert named > len(flips) / 3  # the others are the archive's padding and dates
+
+
+def test_a_run_that_was_stopped_in_its_first_phase_can_be_used(pictures, tmp_path, redense):
+    folder = tmp_path / "run"
+    flags = ("--data", pictures, *TINY, "--dense", 60, "--sparse", 1, "--redense", 1)
+    command = ["train", "images", *flags, "--out", folder]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *map(str, command)], stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    answer = redense("eval", folder, "--data", pictures, "--workers", 0)
+    assert answer.code == 0, answer.err

@@ -154,8 +154,8 @@ def _description(folder: Path) -> tuple[str, Path]:
         )
     if not file.is_file():
         raise FileNotFoundError(
-            f"{folder} has no network.json, which a finished phase leaves; copy the folder whole, "
-            f"or redense train {recipe} --resume {quote(str(folder))} goes on"
+            f"{folder} has no network.json, which a training leaves at its start; copy the folder "
+            f"whole, or redense train {recipe} --resume {quote(str(folder))} goes on"
         )
     return recipe, file
 

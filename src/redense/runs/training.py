@@ -186,6 +186,7 @@ class _History(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.perf_counter()
         if trainer.is_global_zero:
+            self._task.keep(self._run.folder, {})  # so that the newest checkpoint can be used
             self._board = SummaryWriter(
                 str(self._run.folder / "tensorboard"), purge_step=len(self._run.rows)
             )
