@@ -16,7 +16,7 @@ MINE = '''
 import functools
 import math
 
-from helpers import width
+from sizes import width
 
 RATE = 0.1
 CONFIG = {"layers": (8, 8), "kinds": {"a", "b", "c"}}
@@ -72,13 +72,13 @@ not indented"""
 @pytest.fixture
 def sha256(tmp_path, monkeypatch):
     """Of mine.train, where something in the file is replaced."""
-    (tmp_path / "helpers.py").write_text("def width():\n    return 3\n\n\ndeeper = width\n")
+    (tmp_path / "sizes.py").write_text("def width():\n    return 3\n\n\ndeeper = width\n")
     monkeypatch.syspath_prepend(tmp_path)
 
     def of(*change):
         assert not change or change[0] in MINE
         (tmp_path / "mine.py").write_text(MINE.replace(*change, 1) if change else MINE)
-        for name in ("mine", "helpers"):
+        for name in ("mine", "sizes"):
             sys.modules.pop(name, None)
         for cached in tmp_path.rglob("*.pyc"):
             cached.unlink()

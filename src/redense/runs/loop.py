@@ -22,15 +22,10 @@ from redense.files.records import with_rate
 from redense.optimizers import optimizers_in
 from redense.prunable import Patterns, prunable
 from redense.rates import Rates
+from redense.runs.at_hand import averages, shuffled_loaders
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole, write_text
 from redense.runs.decay import WeightDecay
-from redense.runs.generators import (
-    Drawn,
-    averages,
-    generator_of,
-    is_generator,
-    shuffled_loaders,
-)
+from redense.runs.generators import Drawn, generator_of, is_generator
 from redense.runs.restoring import check_settings
 from redense.runs.seeds import rank_seed
 from redense.runs.shrinking import shrink_and_perturb
