@@ -134,7 +134,9 @@ def test_ctrl_c_while_importing_is_quiet_and_prompt(seconds, desk):
 
 def test_a_short_import_in_a_training_ends_before_the_stop_and_the_way_on_is_said(desk):
     Path("slow.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(0.3)\n")
-    Path("mine.py").write_text("def train(run):\n    import slow\n    return 1.0\n")
+    Path("mine.py").write_text(
+        "import time\ndef train(run):\n    import slow\n    time.sleep(30)\n"
+    )
     lengths = ("--dense", "1", "--sparse", "1", "--redense", "1", "--seeds", "2", "--jobs", "1")
     with start("prove", "mine.py:train", *lengths) as process:
         while process.stdout.readline() != "now\n":
@@ -143,6 +145,21 @@ def test_a_short_import_in_a_training_ends_before_the_stop_and_the_way_on_is_sai
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.endswith("stopped; nothing is lost: the same command goes on\n"), err
+
+
+def test_a_command_that_ends_before_a_signal_in_an_import_is_asked_again_ends_with_its_code(desk):
+    Path("slow.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(0.3)\n")
+    script = (
+        "import sys\n"
+        "from redense.cli import main\n"
+        "def run(arguments):\n"
+        "    import slow\n"
+        "    return 0\n"
+        "sys.modules['redense.cli.main']._run = run\n"
+        "sys.exit(main())"
+    )
+    code, err = stopped_script(script)
+    assert (code, err) in {(143, ""), (143, "stopped\n")}
 
 
 def stopped_script(script, *arguments):
@@ -202,6 +219,32 @@ def test_an_interrupt_that_python_drops_is_asked_for_again():
     began = time.monotonic()
     assert stopped_script(script) == (143, "stopped\n")
     assert time.monotonic() - began < 15
+
+
+def test_an_interrupt_while_a_dropped_one_is_noted_is_not_dropped_itself():
+    """The second signal comes within the hook that asks for the first once more."""
+    script = (
+        "import os, signal, sys, time\n"
+        "from redense.cli import main\n"
+        "front_door = sys.modules['redense.cli.main']\n"
+        "again = front_door._send_again\n"
+        "def slowly(number):\n"
+        "    front_door._send_again = again\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    again(number)\n"
+        "front_door._send_again = slowly\n"
+        "class Slow:\n"
+        "    def __del__(self):\n"
+        "        print('now', flush=True)\n"
+        "        time.sleep(20)\n"
+        "def run(arguments):\n"
+        "    Slow()\n"
+        "    for _ in range(1000): time.sleep(0.02)\n"
+        "    return 0\n"
+        "front_door._run = run\n"
+        "sys.exit(main())"
+    )
+    assert stopped_script(script) == (143, "stopped\n")
 
 
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["the process", "its group"])

@@ -10,11 +10,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
+from typing import Any
 
 from redense.cli.flags import choose, one_line
 
@@ -46,6 +48,9 @@ _PATIENCE = (0.5, 5.0)
 """Seconds of the processor, and of the clock, that an import may go on after a signal: one in the
 middle of a training is short, though not on a busy machine, and behind it the command says how to
 go on."""
+
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
+_AGAIN = "a signal is sent again"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,11 +105,19 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
     """
     received: list[int] = []
     process, asked = os.getpid(), list[tuple[float, float]]()
+    children: Any = getattr(signal, "SIGCHLD", None)
+    silenced = list[Any]()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a fork, such as a data loader's, dies without a word
             os._exit(128 + number)
-        if _imports(frame):  # extension modules may make an abort of an interrupt
+        received.append(number)  # the command may end before it is asked again
+        if children is not None and not silenced:  # loader processes that end too are no failure
+            silenced.append(signal.signal(children, signal.SIG_DFL))
+        if _within(frame, __file__, _dropped.__name__):  # Python would print the interrupt
+            _send_again(number)
+            return
+        if _within(frame, _IMPORT_SYSTEM):  # extension modules may make an abort of an interrupt
             asked.append((time.process_time(), time.monotonic()))
             taken = (now - first for first, now in zip(asked[0], asked[-1], strict=True))
             if all(one < most for one, most in zip(taken, _PATIENCE, strict=True)):
@@ -112,7 +125,6 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
                 return
             os.write(2, b"stopped\n")
             os._exit(128 + number)
-        received.append(number)
         raise KeyboardInterrupt
 
     before = {}
@@ -130,6 +142,8 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, _leave if to_the_end else handler)
+        if silenced and not to_the_end:
+            signal.signal(children, silenced[0])
 
 
 @contextmanager
@@ -137,24 +151,35 @@ def _asking_again(received: list[int]) -> Iterator[None]:
     """Where Python drops an interrupt, as in a ``__del__`` or a weak reference's callback, send it
     to this process once more; what half-made objects complain of after an interrupt is no news."""
     report = sys.unraisablehook
-
-    def dropped(what: sys.UnraisableHookArgs) -> None:
-        if not received:
-            report(what)
-        if not received or not isinstance(what.exc_value, KeyboardInterrupt):
-            return
-        _send_again(received[-1])
-
-    sys.unraisablehook = dropped
+    sys.unraisablehook = partial(_dropped, report, received)
     try:
         yield
     finally:
         sys.unraisablehook = report
 
 
+def _dropped(
+    report: Callable[[sys.UnraisableHookArgs], object],
+    received: Sequence[int],
+    what: sys.UnraisableHookArgs,
+) -> None:
+    if not received:
+        report(what)
+    elif isinstance(what.exc_value, KeyboardInterrupt):
+        _send_again(received[-1])
+
+
 def _send_again(number: int) -> None:
-    again = threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, number))
-    again.daemon = True
+    """In a moment, and once however often that is asked for until then."""
+
+    def send() -> None:
+        again.name = "the signal was sent"  # from here on another one may be asked for
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    if any(thread.name == _AGAIN for thread in threading.enumerate()):
+        return
+    again = threading.Timer(0.02, send)
+    again.name, again.daemon = _AGAIN, True
     again.start()
 
 
@@ -169,10 +194,11 @@ def _ignore(numbers: Sequence[int]) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _imports(frame: FrameType | None) -> bool:
-    """Whether an import is under way, perhaps of an extension module."""
+def _within(frame: FrameType | None, file: str, function: str | None = None) -> bool:
+    """Whether code of that file, or its one function, is under way."""
     while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+        code = frame.f_code
+        if code.co_filename == file and function in (None, code.co_name):
             return True
         frame = frame.f_back
     return False
