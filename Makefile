@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 
 .PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench trials fuzz kills sanitize models models-of-studies queen \
-	results-images results-captions results-captions-converged results-speech results-digits-12 results-digits-deepspeech1 \
+	results-images results-captions results-captions-converged results-speech results-digits-12 results-digits-deepspeech1 results-digits-deepspeech1-long \
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
 	results-search-warm-start results-search-vgg-noise40 results-search-vgg-clean results-search-fine-tune \
 	results-search-images-converged results-search-captions results-search-digits results-search-emoji-noise40 \
@@ -160,6 +160,11 @@ DEEPSPEECH1 = --data spoken-digits --model deepspeech1 --width 384 --stride 2 --
 	--sparsity 0.5/0.25 --sparse-lr 0.625/0.125 --redense-lr 0.375/0.0375
 results-digits-deepspeech1: setup
 	$(call results,digits-deepspeech1,speech,$(DEEPSPEECH1))
+
+# the same with a dense phase twice as long, trained out by the studies' own rule: about 110 minutes of one core
+DEEPSPEECH1_LONG = $(subst --dense 20,--first-seed 100 --dense 40,$(DEEPSPEECH1))
+results-digits-deepspeech1-long: setup
+	$(call results,digits-deepspeech1-long,speech,$(DEEPSPEECH1_LONG))
 
 # the studies of docs/when.md on the paper's kind of network: about 25 minutes of one core each
 VGG = --seeds 12 --methods dense,longer,lower_lr,early_stop,full_lr,swa,pruned,random_dsd,dsd,relearn \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+from redense.cli.beam import add_beam_flags, check_beam_flags
 from redense.cli.flags import Parser, add_flag, convert, given, parse
 
 
@@ -13,7 +14,7 @@ def eval_command(arguments: list[str]) -> int:
     parser = Parser(
         "redense eval",
         "Top-1 and top-5 of an image network, a single centre crop per image; error rates of a "
-        "speech network; BLEU and more of a captions' one.",
+        "speech network, with --lm by a beam search; BLEU and more of a captions' one.",
     )
     parser.add_argument(
         "network",
@@ -43,7 +44,9 @@ def eval_command(arguments: list[str]) -> int:
     processes = "decoding processes; default one per core"
     add_flag(parser, "workers", int | None, None, processes, least=0, most=1024)
     add_flag(parser, "device", str | None, None, "cpu or cuda; default cuda where there is one")
+    add_beam_flags(parser)
     asked = parse(parser, arguments)
+    check_beam_flags(arguments)
     from redense.recipes import RECIPES
     from redense.recipes.hub import local
     from redense.recipes.trained import recipe_of

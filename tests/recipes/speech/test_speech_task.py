@@ -11,9 +11,11 @@ import soundfile
 import torch
 
 from redense.recipes import train
+from redense.recipes.inputs import Scores
 from redense.recipes.speech import models
-from redense.recipes.speech.data import load
+from redense.recipes.speech.data import find, load
 from redense.recipes.speech.options import SpeechOptions
+from redense.recipes.speech.scores import Answer, error_rates
 from redense.recipes.speech.task import SpeechTask
 from redense.recipes.trained import restore
 from redense.runs.folder import RunFolder
@@ -304,15 +306,41 @@ def test_transcribing_equals_the_tasks_own_answer(trained, speech, redense):
     assert dict(line.split(": ") for line in answer.out.splitlines()) == said
 
 
-def test_a_language_model_is_asked_for_its_words(trained, speech, tmp_path, redense):
-    (tmp_path / "a.arpa").write_text(
+@pytest.fixture
+def abcabc(tmp_path):
+    """A language model of one word."""
+    path = tmp_path / "a.arpa"
+    path.write_text(
         "\\data\\\nngram 1=4\nngram "
         "2=1\n\n\\1-grams:\n-9\t<unk>\t0\n-99\t<s>\t0\n-1\t</s>\t0\n-1\tabcabc\t0\n\n"
         "\\2-grams:\n-0.1\tabcabc abcabc\n\n\\end\\\n"
     )
-    answer = redense(
-        "transcribe", trained, speech / "test0.wav", "--lm", tmp_path / "a.arpa", "--beam", 32
+    return path
+
+
+def test_scores_are_those_of_the_search_that_transcribes(trained, speech, abcabc, redense):
+    search = ("--lm", abcabc, "--beam", 8, "--lm-weight", 0.5)
+    scored = redense("eval", trained, "--data", speech, *search)
+    assert scored.code == 0, scored.err
+    said = dict(
+        line.split(": ")
+        for line in redense("transcribe", trained, speech, *search).out.splitlines()
     )
+    assert any(text.split() for text in said.values())
+    expected = error_rates([Answer(u, said[u.audio]) for u in find(str(speech))[0]["test"]])
+    assert scored.out == f"{Scores(expected)}\n"
+    greedy = redense("eval", trained, "--data", speech)
+    assert greedy.out != scored.out
+
+
+def test_a_flag_of_the_search_without_a_language_model_is_refused(trained, speech, redense):
+    answer = redense("eval", trained, "--data", speech, "--word-score", 2)
+    assert answer.code == 2
+    assert "--word-score is of the beam search, which needs --lm" in answer.err
+
+
+def test_a_language_model_is_asked_for_its_words(trained, speech, abcabc, redense):
+    answer = redense("transcribe", trained, speech / "test0.wav", "--lm", abcabc, "--beam", 32)
     assert answer.code == 0, answer.err
     assert set(answer.out.partition(": ")[2].split()) <= {"abcabc"}
 

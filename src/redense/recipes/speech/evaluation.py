@@ -12,24 +12,34 @@ from redense.recipes.inputs import Scores, choose_split
 from redense.recipes.speech.alphabet import normalize
 from redense.recipes.speech.data import find
 from redense.recipes.speech.scores import Answer, error_rates
-from redense.recipes.speech.use import Transcriber
-from redense.recipes.trained import restore
+from redense.recipes.speech.use import transcriber
 
 
-def evaluate(network: str, data: str, *, split: str | None = None) -> Scores:
-    """``wer`` and ``cer`` in per cent of ``data``, decoded greedily.
+def evaluate(
+    network: str,
+    data: str,
+    *,
+    split: str | None = None,
+    lm: Path | None = None,
+    beam: int = 64,
+    lm_weight: float = 1.0,
+    word_score: float = 1.0,
+) -> Scores:
+    """``wer`` and ``cer`` in per cent of ``data``, decoded greedily or with a language model.
 
     Recordings that cannot be used are named and left out.
 
     Args:
-        split: as for `choose_split`.
+        split: as for `choose_split`. lm, beam, lm_weight, word_score: as for `transcriber`; choose
+            them on valid.
 
     Raises:
         FileNotFoundError, ValueError: no such network, data or split, or no recording that can be
             used.
     """
-    folder = Path(network)
-    transcriber = Transcriber(*restore(folder, "speech"), folder)
+    heard = transcriber(
+        Path(network), lm=lm, beam=beam, lm_weight=lm_weight, word_score=word_score
+    )
     splits, frames = find(data)
     split = choose_split(splits, split, data)
     answers = []
@@ -40,11 +50,11 @@ def evaluate(network: str, data: str, *, split: str | None = None) -> Scores:
             continue
         sound = torch.tensor(frames[split].frames(number)) if frames else utterance
         try:
-            sounds = transcriber.preprocess([sound])
+            sounds = heard.preprocess([sound])
         except BadAudioError as error:
             say(f"left out: {error}")
             continue
-        said = transcriber.read(sounds)[0]
+        said = heard.read(sounds)[0]
         answers.append(Answer(utterance._replace(text=text), said))
     if not answers:
         raise ValueError(f"data {data!r} has no recording with a text that can be used")

@@ -21,6 +21,7 @@ from redense.recipes.speech.decoding import BeamSearch, greedy
 from redense.recipes.speech.features import BINS, RATE, features
 from redense.recipes.speech.models import Padded
 from redense.recipes.speech.readers import Utterance
+from redense.recipes.trained import restore
 
 Sound = str | Path | NDArray[np.float32] | Tensor | Utterance
 """A file, samples at 16 kHz in [-1, 1], frames (T, bins) as the network was trained on, or an
@@ -34,6 +35,8 @@ class Transcriber:
     network: nn.Module
     config: Mapping[str, Any]
     folder: Path
+    search: BeamSearch | None = None
+    """None decodes greedily."""
 
     def preprocess(self, sounds: Sound | Sequence[Sound]) -> Padded:
         """Normalised spectrograms (B, T, bins) and their lengths, of files, samples or frames.
@@ -65,14 +68,39 @@ class Transcriber:
         return _spectrogram(sound)
 
     def predict(self, sounds: Sound | Sequence[Sound]) -> list[str]:
-        """What is said in each, decoded greedily: ``["so you are the queen"]``."""
+        """What is said in each: ``["so you are the queen"]``."""
         return [self.read(self.preprocess(sound))[0] for sound in as_list(sounds)]
 
-    def read(self, sounds: Padded, search: BeamSearch | None = None) -> list[str]:
-        """The text of each of some preprocessed sounds, by a beam search or greedily."""
+    def read(self, sounds: Padded) -> list[str]:
+        """The text of each of some preprocessed sounds."""
         with answering(self.network):
             found = self.network(sounds)
-        return search(found) if search else greedy(found, self.config["alphabet"])
+        return self.search(found) if self.search else greedy(found, self.config["alphabet"])
+
+
+def transcriber(
+    folder: Path,
+    *,
+    lm: Path | None = None,
+    beam: int = 64,
+    lm_weight: float = 1.0,
+    word_score: float = 1.0,
+) -> Transcriber:
+    """The network of a finished run or of an export, greedy unless it is given a language model.
+
+    Args:
+        lm: an n-gram language model (ARPA) over normalised words, for a `BeamSearch`. beam,
+            lm_weight, word_score: of the beam search.
+
+    Raises:
+        FileNotFoundError, ValueError: no such network or language model, or not one of sound.
+    """
+    network, config = restore(folder, "speech")
+    if lm is None:
+        return Transcriber(network, config, folder)
+    alphabet = config["alphabet"]
+    search = BeamSearch(alphabet, lm, beam=beam, weight=lm_weight, word_score=word_score)
+    return Transcriber(network, config, folder, search)
 
 
 def example(config: Mapping[str, Any], folder: str) -> str:
