@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+import linecache
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +171,81 @@ def test_what_a_closure_was_given_counts_but_not_what_it_counts():
     first(None)
     assert source_sha256(first) == source_sha256(factory(1)) == before
     assert source_sha256(factory(2)) != before
+
+
+INSIDE = """
+from redense.study.sources import source_sha256
+
+RATE = 0.1
+
+
+def scale(x):
+    return RATE * x
+
+
+def logged(function):
+    def inside(run):
+        return function(run)
+
+    return inside
+
+
+def main():
+    widths = [8, 8]
+
+    def size(run):
+        return len(widths)
+
+    @logged
+    def train(run):
+        return scale(size(run))
+
+    seeds = 4
+    return source_sha256(train)
+
+
+def called(prove=source_sha256, seeds=4):
+    return prove(
+        lambda run: scale(run), *()
+    )
+
+
+said = main(), called(), source_sha256(lambda run: scale(run) + 1)
+"""
+
+
+def said_inside(tmp_path, *change):
+    """Of a function and of a lambda inside others, and of a module's lambda."""
+    for old in change[:1]:
+        assert old in INSIDE
+    path = tmp_path / "inside.py"
+    path.write_text(INSIDE.replace(*change) if change else INSIDE)
+    linecache.checkcache()
+    return runpy.run_path(str(path))["said"]
+
+
+@pytest.mark.parametrize(
+    ("change", "differ"),
+    [
+        (("seeds = 4", "seeds = 8"), (False, False, False)),
+        (("seeds=4", "seeds=8"), (False, False, False)),
+        (("*()", "*[]"), (False, False, False)),
+        (("widths = [8, 8]", "widths = [8, 9]"), (True, False, False)),
+        (("len(widths)", "len(widths) + 1"), (True, False, False)),
+        (("function(run)", "-function(run)"), (True, False, False)),
+        (("scale(size(run))", "scale(2 * size(run))"), (True, False, False)),
+        (("scale(run), ", "2 * scale(run), "), (False, True, False)),
+        (("scale(run) + 1", "scale(run) + 2"), (False, False, True)),
+        (("RATE = 0.1", "RATE = 0.2"), (True, True, True)),
+        (("RATE * x", "x"), (True, True, True)),
+    ],
+    ids=lambda one: one[1] if isinstance(one[1], str) else "",
+)
+def test_of_a_function_in_another_what_it_uses_counts_and_not_how_it_is_proved(
+    change, differ, tmp_path
+):
+    before, after = said_inside(tmp_path), said_inside(tmp_path, *change)
+    assert tuple(a != b for a, b in zip(before, after, strict=True)) == differ
 
 
 class Trainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -153,22 +153,42 @@ def _presets(presets: Mapping[str, Preset]) -> str:
 
 
 def _go_on(recipe: Recipe, asked: argparse.Namespace, flags: list[str]) -> int:
-    """Resume a run folder, which says everything itself."""
+    """Resume a run folder, which says everything itself but for what may have moved meanwhile."""
     from redense.recipes import build_task
     from redense.runs.folder import RunFolder
     from redense.runs.lean import import_lightning
 
-    if others := given(flags) - {"resume"}:
-        named = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in others))
-        raise ValueError(f"--resume takes everything from the run folder; leave out {named}")
     folder = RunFolder(asked.resume)
     if folder.config.recipe != recipe.name:
         raise ValueError(f"{folder.path} is a run of {folder.config.trained}, not of {recipe.name}")
     if folder.record.exists():
         print(f"{folder.path} is finished; its record is {folder.record}")
         return 0
+    moved, elsewhere = given(flags) - {"resume"}, recipe.task_class().elsewhere
+    if others := moved.difference(elsewhere):
+        raise ValueError(
+            f"--resume takes everything from the run folder but for {_flags(elsewhere)}; leave out "
+            f"{_flags(others)}"
+        )
+    config = folder.config
+    options = replace(recipe.options_of(config), **{name: getattr(asked, name) for name in moved})
+    for name in recipe.paths:
+        file = getattr(options, name)
+        if file and Path(file).is_absolute() and not Path(file).exists():
+            raise FileNotFoundError(
+                f"{file}, the run's {_flags([name])}, is not there; add "
+                f"{_flags([name])} and where it is now"
+            )
     import_lightning()
-    return _train(folder, build_task(folder.config))
+    config = replace(config, options=recipe.settings(options))
+    task = build_task(config)
+    if moved:
+        folder.move(config)
+    return _train(folder, task)
+
+
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join(sorted(f"--{name.replace('_', '-')}" for name in names))
 
 
 def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int:
@@ -179,8 +199,7 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
     from redense.runs.lean import import_lightning
 
     if asked.plan and (others := given(command) & vars(Schedule()).keys() - {"plan"}):
-        named = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in others))
-        raise ValueError(f"--plan says it all; leave out {named}")
+        raise ValueError(f"--plan says it all; leave out {_flags(others)}")
     plan = build(Schedule, asked).to_plan()
     several = asked.devices > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several and asked.out is None:

@@ -90,9 +90,10 @@ class Recipe:
         kind = Kind(self.options_class(), f"run of {self.name}", "start the run anew")
         return build(config.options, kind, "options in config.json")
 
-    def task_class(self) -> Callable[[Any, int], Task]:
+    def task_class(self) -> type[Any]:
         """What makes a task of options and a seed."""
-        return self._find("task", self.task)
+        kind: type[Any] = self._find("task", self.task)
+        return kind
 
     def all_presets(self) -> Mapping[str, Preset]:
         """Published trainings by name."""

@@ -55,6 +55,11 @@ class RunFolder:
         write_text(path / "config.json", config.to_json())
         return cls(path)
 
+    def move(self, config: RunConfig) -> None:
+        """Go on by ``config``, in which data and other files lie elsewhere. A checkpoint that was
+        trained on others is refused when it is read, and so is another setting."""
+        write_text(self.path / "config.json", config.to_json())
+
     @classmethod
     def wait_for(cls, path: Path, seconds: float = 600) -> RunFolder:
         """Open the run folder that another process of this run is about to make."""

@@ -37,9 +37,7 @@ def evaluate(
         FileNotFoundError, ValueError: no such network, data or split, or no recording that can be
             used.
     """
-    heard = transcriber(
-        Path(network), lm=lm, beam=beam, lm_weight=lm_weight, word_score=word_score
-    )
+    heard = transcriber(Path(network), lm=lm, beam=beam, lm_weight=lm_weight, word_score=word_score)
     splits, frames = find(data)
     split = choose_split(splits, split, data)
     answers = []
