@@ -331,10 +331,26 @@ def test_a_metric_that_is_lower_where_it_is_better_is_doubted(tmp_path, capsys):
 
 
 def test_an_average_of_ones_own_is_saved_or_refused(tmp_path):
-    def averaged(run, *, passes=True):
+    class Kept:
+        """A wrapper, as people write them."""
+
+        def __init__(self, ema):
+            self.parts = {"ema": ema}
+
+        def state_dict(self):
+            return self.parts["ema"].state_dict()
+
+        def load_state_dict(self, state):
+            self.parts["ema"].load_state_dict(state)
+
+    def averaged(run, *, passes="ema"):
         model, optimizer, points, labels = two_layers(run.seed)
         ema = torch.optim.swa_utils.AveragedModel(model)
-        given = {"ema": ema} if passes else {}
+        given = {
+            "ema": {"ema": ema},
+            "a wrapper": {"kept": Kept(ema)},
+            "another": {"scaler": torch.amp.GradScaler("cpu")},
+        }[passes]
         for _ in run.epochs(model, optimizer, **given):
             one_step(model, optimizer, points, labels)
             ema.update_parameters(model)
@@ -342,7 +358,9 @@ def test_an_average_of_ones_own_is_saved_or_refused(tmp_path):
 
     study = prove(averaged, tmp_path / "study")
     assert {row["seen"] for row in study.scores if row["method"] == "dsd"} == {7.0}
-    study = prove(partial(averaged, passes=False), tmp_path / "refused")
+    study = prove(partial(averaged, passes="a wrapper"), tmp_path / "wrapped")
+    assert {row["seen"] for row in study.scores if row["method"] == "dsd"} == {7.0}
+    study = prove(partial(averaged, passes="another"), tmp_path / "refused")
     assert "ema averages weights, but no checkpoint would hold it" in study.failed[0].why
     assert "run.epochs(model, optimizer, ema=ema)" in study.failed[0].why
 

@@ -4,9 +4,11 @@ that shuffle by a generator of their own, averages of the weights."""
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Iterable, Iterator, Mapping
+from types import FrameType, FunctionType
 from typing import Any
+
+from torch import Tensor, nn
 
 from redense.runs.generators import generator_of
 
@@ -28,6 +30,39 @@ def averages(frame: FrameType) -> Iterator[tuple[str, object]]:
             yield name, value
 
 
+def held_by(values: Iterable[object], depth: int = 5) -> set[int]:
+    """The ids of some objects and of what they hold as attributes, in lists and in dicts: what a
+    wrapper's ``state_dict`` may save.
+
+    >>> class Wrapper: ...
+    >>> wrapper, average = Wrapper(), [1.0]
+    >>> wrapper.parts = {"average": average}
+    >>> id(average) in held_by([wrapper])
+    True
+
+    Args:
+        depth: of objects, lists and dicts within each other.
+    """
+    found: dict[int, object] = {}
+    level = list(values)
+    for _ in range(depth):
+        new = {id(one): one for one in level if not isinstance(one, _PLAIN)}
+        level = [inner for key, one in new.items() if key not in found for inner in _parts(one)]
+        found |= new
+    return set(found)
+
+
+def _parts(whole: object) -> Iterator[object]:
+    yield from vars(whole).values() if hasattr(whole, "__dict__") else ()
+    if isinstance(whole, nn.Module):
+        yield from whole.modules()
+    elif isinstance(whole, Mapping):
+        yield from whole.values()
+    elif isinstance(whole, (list, tuple)):
+        yield from whole
+
+
+_PLAIN = (type, FunctionType, Tensor, str, bytes, int, float, complex, type(None))
 _AVERAGES = {
     *("AveragedModel", "ModelEmaV2", "ModelEmaV3"),
     *("EMA", "EMAModel", "ExponentialMovingAverage"),

@@ -22,7 +22,7 @@ from redense.files.records import with_rate
 from redense.optimizers import optimizers_in
 from redense.prunable import Patterns, prunable
 from redense.rates import Rates
-from redense.runs.at_hand import averages, shuffled_loaders
+from redense.runs.at_hand import averages, held_by, shuffled_loaders
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole, write_text
 from redense.runs.decay import WeightDecay
 from redense.runs.generators import Drawn, generator_of, is_generator
@@ -279,12 +279,7 @@ class Loop:
 
     def _check_averages(self, caller: FrameType) -> None:
         """Refuse an average of the weights that no checkpoint would hold, for the same reason."""
-        given: list[Any] = [self._model, *self._stateful.values()]
-        if any(not isinstance(one, (nn.Module, LRScheduler, Drawn)) for one in given):
-            return  # a wrapper, which may hold one
-        held = {id(one) for one in given}
-        modules = [one for one in given if isinstance(one, nn.Module)]
-        held |= {id(inner) for module in modules for inner in module.modules()}
+        held = held_by([self._model, *self._stateful.values()])
         for name, average in averages(caller):
             if id(average) not in held:
                 raise ValueError(
