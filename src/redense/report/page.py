@@ -143,16 +143,30 @@ def report(
 
     Raises:
         FileNotFoundError, ValueError: a path without a finished run, or one whose records do not
-            belong together.
+            belong together; another table stands where the page's would.
     """
     groups = load(paths)
     target = out or Path(paths[0]) / "report.html"
     numbers = target.with_name("study.csv" if target.stem == "report" else f"{target.stem}.csv")
-    text = render(groups, sections, numbers.name)
+    text, rows = render(groups, sections, numbers.name), runs_csv(groups)
+    _check_ours(numbers, rows)
     make_folder(target.parent, f"the page {target.name}")
     write_text(target, text)
-    write_text(numbers, runs_csv(groups))
+    write_text(numbers, rows)
     return target
+
+
+def _check_ours(numbers: Path, rows: str) -> None:
+    """Refuse to replace a table that is none of a page's: its first columns are others."""
+    if not numbers.is_file():
+        return
+    with numbers.open("rb") as file:
+        there = file.readline(1000).decode("utf-8", "replace").strip()
+    if there.split(",")[:3] != rows.partition("\n")[0].split(",")[:3]:
+        raise ValueError(
+            f"{numbers} is not of a report and would be overwritten; choose another name for the "
+            "page, whose table is called as it"
+        )
 
 
 def verdict(study: Path) -> str:
