@@ -84,7 +84,7 @@ def refuse(redense, tmp_path, monkeypatch):
         ),
         (
             "--data no/folder",
-            "data 'no/folder': no such folder; it needs train/ and val/ with one folder per class",
+            "data 'no/folder': no such folder; it needs train/ with one folder per class",
         ),
         (
             "--data no.csv",
@@ -185,7 +185,7 @@ def test_a_class_that_training_does_not_have_is_named(refuse, own_pictures):
 
 def test_a_missing_part_is_named(refuse, own_pictures):
     (own_pictures / "train").rename(own_pictures / "other")
-    assert "has no folder train/; it needs train/ and val/" in refuse(*train_on(own_pictures))
+    assert "has no folder train/, of one folder per class" in refuse(*train_on(own_pictures))
 
 
 def test_an_empty_part_is_named(refuse, own_pictures):

@@ -238,18 +238,18 @@ def _read_named(name: str, root: Path | None) -> tuple[dict[str, Split], tuple[s
         return readers.read_torchvision(known, root or datasets.cache())
     if Path(name).is_file():
         raise ValueError(
-            f"data {name!r}: a file of a kind that is not read; give a folder with train/ and "
-            "val/, unpacked, or a .csv list"
+            f"data {name!r}: a file of a kind that is not read; give a folder with train/, "
+            "unpacked, or a .csv list"
         )
     if "/" in name or Path(name).suffix:
         raise FileNotFoundError(
-            f"data {name!r}: no such folder; it needs train/ and val/ with one folder per class"
+            f"data {name!r}: no such folder; it needs train/ with one folder per class"
         )
     known_names = [*datasets.names(), "CIFAR10", "CIFAR100"]
     hint = near(name, known_names, 0.6) or "there is none alike:"
     raise ValueError(
         f"no data set is called {name!r}; {hint} it takes {', '.join(datasets.names())}, a "
-        "torchvision class such as CIFAR10, a folder with train/ and val/, or a .csv list"
+        "torchvision class such as CIFAR10, a folder with train/, or a .csv list"
     )
 
 

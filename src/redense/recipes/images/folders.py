@@ -281,15 +281,15 @@ def few(classes: Sequence[str]) -> str:
 def _rows_of_folder(folder: Path) -> dict[str, list[tuple[str, str]]]:
     if folder.is_file():
         raise ValueError(
-            f"data {str(folder)!r}: a file of a kind that is not read; give a folder with train/ "
-            "and val/, unpacked, or a .csv list"
+            f"data {str(folder)!r}: a file of a kind that is not read; give a folder with train/, "
+            "unpacked, or a .csv list"
         )
     if not folder.is_dir():
-        raise FileNotFoundError(f"data {str(folder)!r}: no such folder; it needs train/ and val/")
+        raise FileNotFoundError(f"data {str(folder)!r}: no such folder; it needs train/")
     parts = split_folders(folder)
     if "train" not in parts:
         raise FileNotFoundError(
-            f"data {str(folder)!r} has no folder train/; it needs train/ and val/"
+            f"data {str(folder)!r} has no folder train/, of one folder per class"
         )
     named = {
         split: [(path, label) for label, files in list_classes(part).items() for path in files]

@@ -17,7 +17,7 @@ class ImageOptions:
 
     Args:
         data: packaged set (fashion-mnist, emoji-groups), torchvision class on disk (CIFAR10),
-            folder with train/ and val/ of one folder a class, CSV list with the columns path,
+            folder with train/ (val/, test/) of one folder a class, CSV list with the columns path,
             label, split, or folder of Parquet shards (train-00000.parquet,
             validation-00000.parquet, ... with image and label, as the hub's ImageNet; classes from
             the shards or classes.txt). Shards, imagenet and folders that memory would not hold are
