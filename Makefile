@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench trials fuzz kills sanitize models models-of-studies queen \
+.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench trials fuzz kills sanitize models models-of-studies queen queen-errors \
 	results-images results-captions results-captions-converged results-speech results-digits-12 results-digits-deepspeech1 results-digits-deepspeech1-long \
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
 	results-search-warm-start results-search-vgg-noise40 results-search-vgg-clean results-search-fine-tune \
@@ -307,6 +307,10 @@ QUEEN = --data amazon-queen --accelerator cpu --dropout 0.3 --augment spec --wid
 queen: setup
 	OMP_NUM_THREADS=1 $(BIN)/redense train speech \
 		$(if $(wildcard runs/queen/config.json),--resume runs/queen,$(QUEEN) --out runs/queen)
+
+# its word errors with a language model of the training transcripts: after apt-get install irstlm, some minutes
+queen-errors: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.queen
 
 # seed 0's dense network of a study and its dense-sparse-dense one, with the study's verdict on their cards; after
 # make results-fashion-mnist-24 RUN=1, results-captions-converged RUN=1 and results-digits-12 RUN=1
