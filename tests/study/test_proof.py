@@ -334,14 +334,16 @@ def test_an_average_of_ones_own_is_saved_or_refused(tmp_path):
     class Kept:
         """A wrapper, as people write them."""
 
-        def __init__(self, ema):
-            self.parts = {"ema": ema}
+        __slots__ = ("ema", "keeps")
+
+        def __init__(self, ema, keeps=True):
+            self.ema, self.keeps = ema, keeps
 
         def state_dict(self):
-            return self.parts["ema"].state_dict()
+            return {"parts": [self.ema.state_dict()]} if self.keeps else {"steps": 0}
 
         def load_state_dict(self, state):
-            self.parts["ema"].load_state_dict(state)
+            self.ema.load_state_dict(state["parts"][0])
 
     def averaged(run, *, passes="ema"):
         model, optimizer, points, labels = two_layers(run.seed)
@@ -349,7 +351,7 @@ def test_an_average_of_ones_own_is_saved_or_refused(tmp_path):
         given = {
             "ema": {"ema": ema},
             "a wrapper": {"kept": Kept(ema)},
-            "another": {"scaler": torch.amp.GradScaler("cpu")},
+            "another": {"scaler": torch.amp.GradScaler("cpu"), "forgets": Kept(ema, keeps=False)},
         }[passes]
         for _ in run.epochs(model, optimizer, **given):
             one_step(model, optimizer, points, labels)

@@ -174,13 +174,21 @@ def test_what_a_closure_was_given_counts_but_not_what_it_counts():
 
 
 INSIDE = """
+import functools
+
 from redense.study.sources import source_sha256
 
 RATE = 0.1
+SIZES, MORE = {"a": 1}, []
+for _ in range(2):
+    SIZES["b"] = 2
+    MORE.append(9)
+try:
+    import scaled
+except ImportError:
 
-
-def scale(x):
-    return RATE * x
+    def scale(x):
+        return RATE * x
 
 
 def logged(function):
@@ -190,24 +198,39 @@ def logged(function):
     return inside
 
 
+def add(a, b):
+    return a + b
+
+
+def train(run):
+    return "another"
+
+
 def main():
     widths = [8, 8]
+    more = functools.partial(add, 3)
 
     def size(run):
-        return len(widths)
+        return len(widths) + len(SIZES) + len(MORE) + more(run)
 
-    @logged
-    def train(run):
-        return scale(size(run))
+    if widths:
+
+        @logged
+        def train(run):
+            return scale(size(run))
 
     seeds = 4
     return source_sha256(train)
 
 
-def called(prove=source_sha256, seeds=4):
+def called(length=3):
     return prove(
-        lambda run: scale(run), *()
+        lambda run: scale(run) * length, seeds=4
     )
+
+
+def prove(train, seeds):
+    return source_sha256(train)
 
 
 said = main(), called(), source_sha256(lambda run: scale(run) + 1)
@@ -229,12 +252,19 @@ def said_inside(tmp_path, *change):
     [
         (("seeds = 4", "seeds = 8"), (False, False, False)),
         (("seeds=4", "seeds=8"), (False, False, False)),
-        (("*()", "*[]"), (False, False, False)),
+        (("length=3", "length=2"), (False, True, False)),
+        (("widths = [8, 8]", "widths = [8]; widths.append(8)"), (True, False, False)),
+        (("if widths:", "if len(widths) > 1:"), (True, False, False)),
+        (("import scaled", "import scaled as scale"), (True, True, True)),
+        (('SIZES["b"] = 2', 'SIZES["b"] = 3'), (True, False, False)),
+        (("append(9)", "append(10)"), (True, False, False)),
+        (("partial(add, 3)", "partial(add, 4)"), (True, False, False)),
+        (("a + b", "b + a"), (True, False, False)),
         (("widths = [8, 8]", "widths = [8, 9]"), (True, False, False)),
-        (("len(widths)", "len(widths) + 1"), (True, False, False)),
+        (("return len(widths)", "return 1 + len(widths)"), (True, False, False)),
         (("function(run)", "-function(run)"), (True, False, False)),
         (("scale(size(run))", "scale(2 * size(run))"), (True, False, False)),
-        (("scale(run), ", "2 * scale(run), "), (False, True, False)),
+        (("scale(run) * length", "scale(run) + length"), (False, True, False)),
         (("scale(run) + 1", "scale(run) + 2"), (False, False, True)),
         (("RATE = 0.1", "RATE = 0.2"), (True, True, True)),
         (("RATE * x", "x"), (True, True, True)),
@@ -268,3 +298,52 @@ def test_whatever_can_be_called_has_one():
     space = {}
     exec("def typed(run):\n    return 1", space)
     assert source_sha256(space["typed"]) != source_sha256(len)
+
+
+def test_a_function_that_is_given_twice_counts_twice():
+    def scaled(by):
+        def scale(x):
+            return by * x
+
+        return scale
+
+    def build(first, second):
+        def train(run):
+            return first(run) + second(run)
+
+        return train
+
+    sums = [source_sha256(build(scaled(1), scaled(by))) for by in (2, 2, 3)]
+    assert sums[0] == sums[1] != sums[2]
+    partials = [functools.partial(len, scaled(by)) for by in (2, 2, 3)]
+    sums = [source_sha256(one) for one in partials]
+    assert sums[0] == sums[1] != sums[2]
+    given = (max, min, functools.partial(max, 1), functools.partial(Trainer), os.path.join)
+    assert len({source_sha256(build(one, max)) for one in given}) == len(given)
+
+
+def test_a_default_of_the_same_name_counts_and_a_hidden_one_does_not(tmp_path):
+    text = (
+        "lr = 0.1\n"
+        "def train(run, lr=lr):\n    return lr\n"
+        "def other(lr):\n    def train(run):\n        return lr\n    return train\n"
+    )
+    sums = []
+    for now in (text, text.replace("0.1", "0.2")):
+        path = tmp_path / "mine.py"
+        path.write_text(now)
+        linecache.checkcache()
+        mine = runpy.run_path(str(path))
+        sums.append((source_sha256(mine["train"]), source_sha256(mine["other"](3))))
+    assert sums[0][0] != sums[1][0]
+    assert sums[0][1] == sums[1][1]
+
+
+def test_a_file_that_is_no_python_any_more_has_one_too(tmp_path, monkeypatch):
+    path = tmp_path / "broken.py"
+    path.write_text("def train(run):\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    train = importlib.import_module("broken").train
+    path.write_text("def train(run):\n    return (1\n")
+    linecache.checkcache()
+    assert len(source_sha256(train)) == 64

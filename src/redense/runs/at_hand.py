@@ -4,11 +4,11 @@ that shuffle by a generator of their own, averages of the weights."""
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterable, Iterator, Mapping
-from types import FrameType, FunctionType
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from redense.runs.generators import generator_of
 
@@ -21,7 +21,7 @@ def shuffled_loaders(frame: FrameType) -> Iterator[tuple[str, object]]:
             yield name, generator
 
 
-def averages(frame: FrameType) -> Iterator[tuple[str, object]]:
+def averages(frame: FrameType) -> Iterator[tuple[str, Any]]:
     """The averages of a model that a function has at hand, torch's, timm's, torch_ema's,
     diffusers' and the like: their names and themselves."""
     for name, value in _at_hand(frame).items():
@@ -30,39 +30,19 @@ def averages(frame: FrameType) -> Iterator[tuple[str, object]]:
             yield name, value
 
 
-def held_by(values: Iterable[object], depth: int = 5) -> set[int]:
-    """The ids of some objects and of what they hold as attributes, in lists and in dicts: what a
-    wrapper's ``state_dict`` may save.
+def tensors_in(state: object) -> Iterator[Tensor]:
+    """Those of a ``state_dict``, in its dicts and lists too.
 
-    >>> class Wrapper: ...
-    >>> wrapper, average = Wrapper(), [1.0]
-    >>> wrapper.parts = {"average": average}
-    >>> id(average) in held_by([wrapper])
-    True
-
-    Args:
-        depth: of objects, lists and dicts within each other.
+    >>> len(list(tensors_in({"decay": 0.9, "shadow": [torch.zeros(2), torch.ones(1)]})))
+    2
     """
-    found: dict[int, object] = {}
-    level = list(values)
-    for _ in range(depth):
-        new = {id(one): one for one in level if not isinstance(one, _PLAIN)}
-        level = [inner for key, one in new.items() if key not in found for inner in _parts(one)]
-        found |= new
-    return set(found)
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, (dict, list, tuple)):
+        for inner in state.values() if isinstance(state, dict) else state:
+            yield from tensors_in(inner)
 
 
-def _parts(whole: object) -> Iterator[object]:
-    yield from vars(whole).values() if hasattr(whole, "__dict__") else ()
-    if isinstance(whole, nn.Module):
-        yield from whole.modules()
-    elif isinstance(whole, Mapping):
-        yield from whole.values()
-    elif isinstance(whole, (list, tuple)):
-        yield from whole
-
-
-_PLAIN = (type, FunctionType, Tensor, str, bytes, int, float, complex, type(None))
 _AVERAGES = {
     *("AveragedModel", "ModelEmaV2", "ModelEmaV3"),
     *("EMA", "EMAModel", "ExponentialMovingAverage"),

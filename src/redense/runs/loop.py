@@ -22,7 +22,7 @@ from redense.files.records import with_rate
 from redense.optimizers import optimizers_in
 from redense.prunable import Patterns, prunable
 from redense.rates import Rates
-from redense.runs.at_hand import averages, held_by, shuffled_loaders
+from redense.runs.at_hand import averages, shuffled_loaders, tensors_in
 from redense.runs.checkpoints import DamagedCheckpointError, read, save_whole, write_text
 from redense.runs.decay import WeightDecay
 from redense.runs.generators import Drawn, generator_of, is_generator
@@ -241,16 +241,8 @@ class Loop:
     def _check_trained(self) -> None:
         """Refuse weights that are trained and that no checkpoint would hold, for the same reason: a
         loss with weights of its own, a head beside the model."""
-        held = [self._model, *self._stateful.values()]
-        modules = [one for one in held if isinstance(one, nn.Module)]
-        known = {id(weight) for module in modules for weight in module.parameters()}
-        saved = [one.state_dict() for one in held if not isinstance(one, nn.Module)]
-        memory = {
-            value.data_ptr()
-            for state in saved
-            for value in state.values()
-            if isinstance(value, torch.Tensor)
-        }
+        known = {id(weight) for module in self._modules() for weight in module.parameters()}
+        memory = self._memory()
         outside = [
             tuple(weight.shape)
             for optimizer in self._optimizers
@@ -279,14 +271,27 @@ class Loop:
 
     def _check_averages(self, caller: FrameType) -> None:
         """Refuse an average of the weights that no checkpoint would hold, for the same reason."""
-        held = held_by([self._model, *self._stateful.values()])
+        held = {id(inner) for module in self._modules() for inner in module.modules()}
+        held |= {id(one) for one in self._stateful.values()}
+        memory = self._memory()
         for name, average in averages(caller):
-            if id(average) not in held:
+            own = {tensor.data_ptr() for tensor in tensors_in(average.state_dict())}
+            if id(average) not in held and own and not own & memory:
                 raise ValueError(
                     f"{name} averages weights, but no checkpoint would hold it, so a run that is "
                     "resumed, or starts from another's epochs, would begin it anew: pass it, "
                     f"run.{self._unit}s(model, optimizer, {name}={name})"
                 )
+
+    def _modules(self) -> list[nn.Module]:
+        """Whose weights a checkpoint holds."""
+        given = [self._model, *self._stateful.values()]
+        return [one for one in given if isinstance(one, nn.Module)]
+
+    def _memory(self) -> set[int]:
+        """Where the tensors lie that it holds of whatever is no module: a wrapper's, say."""
+        wrappers = [one for one in self._stateful.values() if not isinstance(one, nn.Module)]
+        return {tensor.data_ptr() for one in wrappers for tensor in tensors_in(one.state_dict())}
 
     def _save(self) -> None:
         self._check_schedules()

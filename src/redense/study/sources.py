@@ -4,15 +4,19 @@ does not go on with another one."""
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import hashlib
 import inspect
 import itertools
+import symtable
+import sysconfig
 import textwrap
+import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FunctionType
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, cast
 
 CHANGED = (
     "the training function, or a function, class or constant of its file that it uses, has changed "
@@ -20,59 +24,87 @@ CHANGED = (
 )
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _Scope = _Definition | ast.Lambda
+_Block = ast.stmt | ast.excepthandler | ast.match_case
+_Callable = (FunctionType, MethodType, BuiltinFunctionType, functools.partial, type)
 _Scalar = (bool, int, float, str)
+_UNREADABLE = (OSError, TypeError, SyntaxError, tokenize.TokenError)
+"""Of source that is not there, or was edited into no Python."""
+_INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib"))
 
 
 def source_sha256(train: Callable[..., Any]) -> str:
     """Of a function's code and of the functions, classes, constants and imports of its file that it
     reaches by name, as they are written there: what running changes does not count, nor do comments
-    and docstrings. Of a closure and a partial the plain values and functions that they were given
-    count too.
+    and docstrings. Of a function in another the other counts up to it. Of a closure and a partial
+    the plain values and functions that they were given count too.
 
     >>> def train(run):
     ...     return len(run.plan)
     >>> len(source_sha256(train))
     64
     """
-    text = "\n".join(_texts(train, set()))
+    text = "\n".join(_texts(train, {}))
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _texts(train: Any, seen: set[Any]) -> list[str]:
-    given: list[str] = []
-    while isinstance(train, functools.partial):
-        given += [f"{value!r}" for value in train.args if isinstance(value, _Scalar)]
-        named = sorted(train.keywords.items())
-        given += [f"{name}={value!r}" for name, value in named if isinstance(value, _Scalar)]
-        train = train.func
+def _texts(train: Any, seen: dict[int, Any]) -> list[str]:
+    if id(train) in seen:
+        return []
+    seen[id(train)] = train  # and so it stays there, and its id its own
+    if isinstance(train, functools.partial):
+        return [*_texts(train.func, seen), *_arguments(train, seen)]
     function: Any = getattr(train, "__func__", train)
     if not hasattr(function, "__qualname__"):
         function = type(train)  # an object that can be called
     elif hasattr(function, "__wrapped__"):
         function = inspect.unwrap(function)
-    seen.add(getattr(function, "__code__", function))
-    return [*_code(function), *given, *_closed_over(function, seen)]
+    return [*_code(function), *_closed_over(function, seen)]
+
+
+def _given(name: str, value: Any, seen: dict[int, Any]) -> list[str]:
+    """What a closure or a partial has of a name: a plain value, or a function of one's own."""
+    if isinstance(value, _Scalar):
+        return [f"{name}={value!r}"]
+    if not isinstance(value, _Callable):
+        return []
+    if isinstance(value, functools.partial):
+        return [f"{name}:", *_given("", value.func, seen), *_arguments(value, seen)]
+    made = inspect.unwrap(value)
+    try:
+        file = inspect.getsourcefile(made) or ""
+    except _UNREADABLE:  # of C
+        file = ""
+    if not file or file.startswith(_INSTALLED):
+        return [f"{name}={getattr(made, '__qualname__', type(made).__qualname__)}"]
+    return [f"{name}:", *_texts(value, seen)]
+
+
+def _arguments(partial: functools.partial[Any], seen: dict[int, Any]) -> list[str]:
+    named = [*enumerate(partial.args), *sorted(partial.keywords.items())]
+    return [text for name, value in named for text in _given(f"{name}", value, seen)]
 
 
 def _code(function: Any) -> list[str]:
     """The statements that make it: of its file, else its own, else its name."""
-    name = str(function.__qualname__)
+    name = f"{function.__module__}.{function.__qualname__}"
     try:
         own = inspect.getsource(function)
-    except (OSError, TypeError):  # of C, or typed at a prompt
+        file = inspect.getsourcefile(function) or ""
+    except _UNREADABLE:  # of C, or typed at a prompt
         return [name]
-    path = name.replace(".<locals>", "").split(".")
+    path = function.__qualname__.replace(".<locals>", "").split(".")
     first = getattr(getattr(function, "__code__", None), "co_firstlineno", 0)
-    for tree, names, line in ((_module(function), path, first), (_parsed(own), path[-1:], 1)):
+    for tree, names, line in ((_module(file), path, first), (_parsed(own), path[-1:], 1)):
         if paths := [path for path in _paths(tree, ()) if _leads(path, names, line)]:
-            return [text for path in paths for text in _whole(path, tree)]
+            statements = _statements(tree.body)
+            return [text for path in paths for text in _whole(path, statements)]
     return [own]  # a lambda's line, cut out of its call
 
 
-def _module(function: Any) -> ast.Module:
-    """What its file says; nothing of a notebook's cell."""
+def _module(file: str) -> ast.Module:
+    """What a file says; nothing of a notebook's cell."""
     try:
-        return _parsed(Path(inspect.getsourcefile(function) or "").read_bytes())
+        return _parsed(Path(file).read_bytes())
     except OSError:
         return _parsed("")
 
@@ -102,40 +134,88 @@ def _leads(path: tuple[_Scope, ...], names: list[str], line: int) -> bool:
     return ["<lambda>" if isinstance(one, ast.Lambda) else one.name for one in path] == names
 
 
-def _whole(path: tuple[_Scope, ...], tree: ast.Module) -> list[str]:
-    """A function or its whole class, and what it uses of the functions and the file around it."""
-    scope, own = _statements(tree.body), path[0]
+def _whole(path: tuple[_Scope, ...], statements: dict[str, list[ast.stmt]]) -> list[str]:
+    """A function or its whole class, the function around it up to there, and what they use of the
+    file."""
+    outermost = own = path[0]
     for around, inside in itertools.pairwise(path):
         if not isinstance(around, ast.ClassDef):
             own = inside
-            if not isinstance(around, ast.Lambda):
-                scope |= _statements(around.body)
-    if not isinstance(own, ast.Lambda) and own.name in scope:
-        return _reached([own.name], scope)
-    return [ast.unparse(_plain(own)), *_reached(_used(own), scope)]
+    if isinstance(own, _Definition) and own is outermost:
+        return [ast.unparse(_plain(own)), *_reached([own.name], statements)]  # and its decorations
+    whole = outermost if isinstance(outermost, ast.ClassDef) else _until(outermost, own)
+    text = ast.unparse(_plain(whole))
+    return [text, *_reached(_used(text), statements)]
+
+
+def _until(node: ast.AST, own: _Scope) -> ast.AST:
+    """A function's statements up to the one that holds another function, and of that one no more
+    than the way there: what is done with the inner one behind it does not make it."""
+    if node is own:
+        return node
+    for name, parts in ast.iter_fields(node):
+        for number, part in enumerate(parts if isinstance(parts, list) else ()):
+            if isinstance(part, _Block) and any(inner is own for inner in ast.walk(part)):
+                cut = copy.copy(node)
+                setattr(cut, name, [*parts[:number], _until(part, own)])
+                return cut
+    return ast.Expr(cast("ast.Lambda", own))  # in a statement's own words
 
 
 def _statements(body: Iterable[ast.stmt]) -> dict[str, list[ast.stmt]]:
-    """By the name that they define, a module's statements, those under ``if`` and ``try`` too."""
+    """By the name that they give or change, a module's statements, those in blocks too."""
     found: dict[str, list[ast.stmt]] = {}
     for statement in body:
         for name in _defined(statement):
             found.setdefault(name, []).append(statement)
-        inner = [getattr(statement, field, ()) for field in ("body", "orelse", "finalbody")]
-        if isinstance(statement, (ast.If, ast.Try, ast.With)):
-            for name, more in _statements(one for part in inner for one in part).items():
+        if not isinstance(statement, _Definition):
+            for name, more in _statements(_inside(statement)).items():
                 found.setdefault(name, []).extend(more)
+    imported = (one for one, made in found.items() if any(map(_imports, made)))
+    for name in imported:  # a call of a module's function changes no module
+        found[name] = [one for one in found[name] if not isinstance(one, ast.Expr)]
     return found
 
 
-def _defined(statement: ast.stmt) -> list[str]:
+def _imports(statement: ast.stmt) -> bool:
+    return isinstance(statement, (ast.Import, ast.ImportFrom))
+
+
+def _inside(block: ast.AST) -> Iterator[ast.stmt]:
+    """The statements of an ``if``, a loop, a ``try`` and the like."""
+    for inner in ast.iter_child_nodes(block):
+        if isinstance(inner, ast.stmt):
+            yield inner
+        elif isinstance(inner, (ast.excepthandler, ast.match_case)):
+            yield from _inside(inner)
+
+
+def _defined(statement: ast.stmt) -> set[str]:
+    """The names that a statement gives or changes: ``a = 1``, ``a[0] = 1``, ``a.append(1)``."""
     if isinstance(statement, _Definition):
-        return [statement.name]
+        return {statement.name}
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
-        return [(one.asname or one.name).partition(".")[0] for one in statement.names]
-    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-        return [name for name, stored in _names(statement) if stored]
-    return []
+        return {(one.asname or one.name).partition(".")[0] for one in statement.names}
+    if isinstance(statement, ast.Assign):
+        return {name for target in statement.targets for name in _based(target)}
+    if isinstance(statement, (ast.AnnAssign, ast.AugAssign, ast.For, ast.AsyncFor)):
+        return _based(statement.target)
+    if isinstance(statement, (ast.With, ast.AsyncWith)):
+        given = (item.optional_vars for item in statement.items)
+        return {name for target in given if target is not None for name in _based(target)}
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        call = statement.value.func
+        return _based(call) if isinstance(call, ast.Attribute) else set()
+    return set()
+
+
+def _based(target: ast.expr) -> set[str]:
+    """The names that ``a``, ``a.b``, ``a[0].b`` and ``(a, b)`` begin with."""
+    while isinstance(target, (ast.Attribute, ast.Subscript, ast.Starred)):
+        target = target.value
+    if isinstance(target, (ast.Tuple, ast.List)):
+        return {name for one in target.elts for name in _based(one)}
+    return {target.id} if isinstance(target, ast.Name) else set()
 
 
 def _reached(names: Iterable[str], statements: dict[str, list[ast.stmt]]) -> list[str]:
@@ -147,25 +227,20 @@ def _reached(names: Iterable[str], statements: dict[str, list[ast.stmt]]) -> lis
         if name in found or name not in statements:
             continue
         found[name] = [ast.unparse(_plain(statement)) for statement in statements[name]]
-        for statement in statements[name]:
-            waiting += _used(statement)
+        waiting += (used for text in found[name] for used in _used(text))
     return [text for _, texts in sorted(found.items()) for text in texts]
 
 
-def _used(statement: ast.AST) -> set[str]:
-    """Names that a statement reads and does not give itself."""
-    names = list(_names(statement))
-    own = {name for name, stored in names if stored}
-    own |= {node.arg for node in ast.walk(statement) if isinstance(node, ast.arg)}
-    shared = (node.names for node in ast.walk(statement) if isinstance(node, ast.Global))
-    return {name for name, _ in names} - (own - {name for names in shared for name in names})
-
-
-def _names(node: ast.AST) -> Iterator[tuple[str, bool]]:
-    """Every name in it, and whether it is given a value there."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Name):
-            yield inner.id, not isinstance(inner.ctx, ast.Load)
+def _used(text: str) -> set[str]:
+    """Names of the module that a statement reads, in whatever function of it."""
+    names, waiting = set(), [symtable.symtable(text, "code", "exec")]
+    for table in waiting:
+        waiting += table.get_children()
+        whole = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() if whole else symbol.is_global():
+                names.add(symbol.get_name())
+    return names
 
 
 def _plain(tree: ast.AST) -> ast.AST:
@@ -176,7 +251,7 @@ def _plain(tree: ast.AST) -> ast.AST:
     return tree
 
 
-def _closed_over(function: Any, seen: set[Any]) -> list[str]:
+def _closed_over(function: Any, seen: dict[int, Any]) -> list[str]:
     """Plain values and functions that a function has from the one around it, but for those that it
     changes."""
     code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
@@ -184,7 +259,7 @@ def _closed_over(function: Any, seen: set[Any]) -> list[str]:
         return []
     try:
         tree = _parsed(inspect.getsource(function))
-    except (OSError, TypeError):
+    except _UNREADABLE:
         return []
     nonlocals = (node.names for node in ast.walk(tree) if isinstance(node, ast.Nonlocal))
     changed = {name for names in nonlocals for name in names}
@@ -194,8 +269,6 @@ def _closed_over(function: Any, seen: set[Any]) -> list[str]:
             value = cell.cell_contents
         except ValueError:  # not yet assigned
             continue
-        if isinstance(value, _Scalar) and name not in changed:
-            given.append(f"{name}={value!r}")
-        if isinstance(value, FunctionType) and value.__code__ not in seen:
-            given += _texts(value, seen)
+        if name not in changed:
+            given += _given(name, value, seen)
     return given
