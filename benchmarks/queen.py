@@ -7,6 +7,7 @@ Weight and word score of the beam search are chosen on the validation split, fro
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import subprocess
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 RUN, OUT = ROOT / "runs/queen", ROOT / "results/bench/queen.json"
 DATA = "amazon-queen"
 TLM = "/usr/lib/irstlm/bin/tlm"
+BEAM = 64
 WEIGHTS = (0.5, 1.0, 1.5, 2.0)
 WORD_SCORES = (0.0, 1.0, 2.0)
 
@@ -36,23 +38,27 @@ def language_model(folder: Path) -> Path:
 
 def main() -> None:
     """Choose on valid, score test, and write both."""
+    record = json.loads((RUN / "record.json").read_text())
     lm = language_model(RUN)
     tried = []
     for weight, word_score in itertools.product(WEIGHTS, WORD_SCORES):
         search = {"lm_weight": weight, "word_score": word_score}
-        scores = evaluate(str(RUN), DATA, split="valid", lm=lm, **search)
+        scores = evaluate(str(RUN), DATA, split="valid", lm=lm, beam=BEAM, **search)
         tried.append(search | scores)
         print(tried[-1], flush=True)
     best = min(tried, key=lambda one: one["wer"])
     search = {name: best[name] for name in ("lm_weight", "word_score")}
     result = {
         "machine": environment(),
-        "weights_sha256": json.loads((RUN / "record.json").read_text())["weights_sha256"],
+        "weights_sha256": record["weights_sha256"],
+        "language_model_sha256": hashlib.sha256(lm.read_bytes()).hexdigest(),
+        "utterances": {split: len(find(DATA)[0][split]) for split in ("train", "valid", "test")},
+        "beam": BEAM,
         "valid": {"greedy": evaluate(str(RUN), DATA, split="valid"), "searched": tried},
         "chosen": search,
         "test": {
             "greedy": evaluate(str(RUN), DATA),
-            "searched": evaluate(str(RUN), DATA, lm=lm, **search),
+            "searched": evaluate(str(RUN), DATA, lm=lm, beam=BEAM, **search),
         },
     }
     OUT.write_text(json.dumps(result, indent=2) + "\n")

@@ -162,6 +162,23 @@ def test_a_command_that_ends_before_a_signal_in_an_import_is_asked_again_ends_wi
     assert (code, err) in {(143, ""), (143, "stopped\n")}
 
 
+def test_a_signal_that_is_asked_again_never_comes_when_main_has_returned(desk):
+    Path("slow.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(0.3)\n")
+    script = (
+        "import sys, time\n"
+        "from redense.cli import main\n"
+        "def run(arguments):\n"
+        "    import slow\n"
+        "    return 0\n"
+        "sys.modules['redense.cli.main']._run = run\n"
+        "code = main(['inspect'])\n"
+        "time.sleep(0.2)\n"
+        "sys.exit(code != 143)"
+    )
+    code, err = stopped_script(script)
+    assert code == 0, err
+
+
 def stopped_script(script, *arguments):
     """(exit code, stderr) of a script that says when SIGTERM may come."""
     process = subprocess.Popen(

@@ -603,10 +603,11 @@ def test_a_study_reports_itself_on_a_page_and_in_a_notebook(tmp_path):
     assert (tmp_path / "new" / "proof.csv").read_text().count("\n") == 1 + 9
     study.report(tmp_path / "new" / "proof.html")  # its own table is made anew
     mine = tmp_path / "scores.csv"
-    mine.write_text("epoch,loss\n1,0.5\n")
-    with pytest.raises(ValueError, match=r"scores.csv is not of a report and would be overwritten"):
-        study.report(tmp_path / "scores.html")
-    assert mine.read_text() == "epoch,loss\n1,0.5\n"
+    for table in ("epoch,loss\n1,0.5\n", "study,method,seed,note\nmine,dsd,1,good\n"):
+        mine.write_text(table)
+        with pytest.raises(ValueError, match=r"scores.csv is no report's table and would be over"):
+            study.report(tmp_path / "scores.html")
+        assert mine.read_text() == table
     assert not (tmp_path / "scores.html").exists()
     shown = study._repr_html_()
     assert shown.count("<tr>") == 1 + 3

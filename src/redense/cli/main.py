@@ -50,7 +50,7 @@ middle of a training is short, though not on a busy machine, and behind it the c
 go on."""
 
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
-_AGAIN = "a signal is sent again"
+_AGAIN, _SENT = "a signal is sent again", "a signal was sent again"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,11 +106,13 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
     received: list[int] = []
     process, asked = os.getpid(), list[tuple[float, float]]()
     children: Any = getattr(signal, "SIGCHLD", None)
-    silenced = list[Any]()
+    silenced, over = list[Any](), False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a fork, such as a data loader's, dies without a word
             os._exit(128 + number)
+        if over:  # sent again, when the command had already ended with its code
+            return
         received.append(number)  # the command may end before it is asked again
         if children is not None and not silenced:  # loader processes that end too are no failure
             silenced.append(signal.signal(children, signal.SIG_DFL))
@@ -140,9 +142,11 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
         with _asking_again(received):
             yield received
     finally:
+        over = True
+        _send_no_more()
         for number, handler in before.items():
             signal.signal(number, _leave if to_the_end else handler)
-        if silenced and not to_the_end:
+        if silenced and silenced[0] is not None and not to_the_end:
             signal.signal(children, silenced[0])
 
 
@@ -173,14 +177,22 @@ def _send_again(number: int) -> None:
     """In a moment, and once however often that is asked for until then."""
 
     def send() -> None:
-        again.name = "the signal was sent"  # from here on another one may be asked for
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
+        again.name = _SENT  # from here on another one may be asked for
+        if (main := threading.main_thread().ident) is not None:
+            signal.pthread_kill(main, number)
 
     if any(thread.name == _AGAIN for thread in threading.enumerate()):
         return
     again = threading.Timer(0.02, send)
     again.name, again.daemon = _AGAIN, True
     again.start()
+
+
+def _send_no_more() -> None:
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer) and thread.name in (_AGAIN, _SENT):
+            thread.cancel()
+            thread.join()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -153,38 +153,37 @@ def _presets(presets: Mapping[str, Preset]) -> str:
 
 
 def _go_on(recipe: Recipe, asked: argparse.Namespace, flags: list[str]) -> int:
-    """Resume a run folder, which says everything itself but for what may have moved meanwhile."""
+    """Resume a run folder, which says everything itself but where its data lie now."""
     from redense.recipes import build_task
     from redense.runs.folder import RunFolder
     from redense.runs.lean import import_lightning
 
+    moved = given(flags) - {"resume"}
+    if others := moved.difference(recipe.data):
+        raise ValueError(
+            f"--resume takes everything from the run folder but for {_flags(recipe.data)}, where "
+            f"the same data lie now; leave out {_flags(others)}"
+        )
     folder = RunFolder(asked.resume)
     if folder.config.recipe != recipe.name:
         raise ValueError(f"{folder.path} is a run of {folder.config.trained}, not of {recipe.name}")
     if folder.record.exists():
         print(f"{folder.path} is finished; its record is {folder.record}")
         return 0
-    moved, elsewhere = given(flags) - {"resume"}, recipe.task_class().elsewhere
-    if others := moved.difference(elsewhere):
-        raise ValueError(
-            f"--resume takes everything from the run folder but for {_flags(elsewhere)}; leave out "
-            f"{_flags(others)}"
-        )
-    config = folder.config
-    options = replace(recipe.options_of(config), **{name: getattr(asked, name) for name in moved})
-    for name in recipe.paths:
+    options = recipe.options_of(folder.config)
+    options = replace(options, **{name: getattr(asked, name) for name in moved})
+    for name in recipe.data:
         file = getattr(options, name)
         if file and Path(file).is_absolute() and not Path(file).exists():
             raise FileNotFoundError(
-                f"{file}, the run's {_flags([name])}, is not there; add "
-                f"{_flags([name])} and where it is now"
+                f"{file}, the run's {_flags([name])}, is not there; add {_flags([name])} and where "
+                "it is now"
             )
-    import_lightning()
-    config = replace(config, options=recipe.settings(options))
-    task = build_task(config)
+    config = folder.config
     if moved:
-        folder.move(config)
-    return _train(folder, task)
+        config = replace(config, options=recipe.settings(options))
+    import_lightning()
+    return _train(folder, build_task(config), config)
 
 
 def _flags(names: Iterable[str]) -> str:
@@ -230,14 +229,15 @@ def _start(recipe: Recipe, asked: argparse.Namespace, command: list[str]) -> int
     return _train(folder, task)
 
 
-def _train(folder: RunFolder, task: Task) -> int:
+def _train(folder: RunFolder, task: Task, config: RunConfig | None = None) -> int:
     from redense.runs.outcome import carry_out
     from redense.runs.progress import print_result
     from redense.runs.run import Run
     from redense.runs.training import fit
 
+    run = Run(folder, config=config)
     try:
-        record = carry_out(lambda run: fit(run, task), Run(folder))
+        record = carry_out(lambda run: fit(run, task), run)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"nothing is lost: redense train {folder.config.recipe} "

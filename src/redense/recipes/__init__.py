@@ -63,7 +63,9 @@ class Recipe:
     Options are imported without what the task needs, so that ``--help`` comes at once.
 
     Args:
-        paths: the options that may name a file or folder.
+        data: the options that may name its data's files and folders; a run may find the same data
+            elsewhere when it goes on.
+        files: those that may name other files.
         use: what answers with a trained network.
         answers: what it gives for what, in the words of model hubs.
     """
@@ -72,9 +74,10 @@ class Recipe:
     task: str
     options: str
     summary: str
-    paths: tuple[str, ...]
+    data: tuple[str, ...]
     use: str
     answers: str
+    files: tuple[str, ...] = ()
     schedule: Mapping[str, Any] = field(default_factory=dict)
     presets: str = ""
 
@@ -90,10 +93,9 @@ class Recipe:
         kind = Kind(self.options_class(), f"run of {self.name}", "start the run anew")
         return build(config.options, kind, "options in config.json")
 
-    def task_class(self) -> type[Any]:
+    def task_class(self) -> Callable[[Any, int], Task]:
         """What makes a task of options and a seed."""
-        kind: type[Any] = self._find("task", self.task)
-        return kind
+        return self._find("task", self.task)
 
     def all_presets(self) -> Mapping[str, Preset]:
         """Published trainings by name."""
@@ -140,7 +142,7 @@ class Recipe:
         """Options as a run keeps them: files and folders with their whole path, so that it goes on
         from any other folder."""
         settings = dict(vars(options))
-        for name in self.paths:
+        for name in (*self.data, *self.files):
             value = settings[name]
             if value is not None and value.lower() not in _NAMES and Path(value).exists():
                 settings[name] = str(Path(value).absolute())
@@ -188,9 +190,10 @@ RECIPES = {
             "ImageTask",
             "ImageOptions",
             "classify images: Fashion-MNIST by default, your folder, CIFAR, ImageNet",
-            ("data", "data_root", "init"),
+            ("data", "data_root"),
             "Classifier",
             "image-classification",
+            ("init",),
             schedule={  # lower rates and shorter ends are worse than one cosine of eight epochs
                 "dense": 2,
                 "sparse": 2,
@@ -204,9 +207,10 @@ RECIPES = {
             "CaptionTask",
             "CaptionOptions",
             "caption images: NeuralTalk on drawings of emoji, Flickr8k, Flickr30k, COCO",
-            ("data", "images", "features", "cnn_weights"),
+            ("data", "images", "features"),
             "Captioner",
             "image-to-text",
+            ("cnn_weights",),
             schedule={
                 "dense": 19,
                 "sparse": 10,

@@ -162,10 +162,10 @@ def _check_ours(numbers: Path, rows: str) -> None:
         return
     with numbers.open("rb") as file:
         there = file.readline(1000).decode("utf-8", "replace").strip()
-    if there.split(",")[:3] != rows.partition("\n")[0].split(",")[:3]:
+    if there.split(",")[:6] != rows.partition("\n")[0].split(",")[:6]:
         raise ValueError(
-            f"{numbers} is not of a report and would be overwritten; choose another name for the "
-            "page, whose table is called as it"
+            f"{numbers} is no report's table and would be overwritten; give the page another name, "
+            "which its table takes"
         )
 
 

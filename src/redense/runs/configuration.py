@@ -1,4 +1,5 @@
-"""What a run was asked for: written once when its folder is made, and all that a resume needs."""
+"""What a run was asked for: written when its folder is made, and all that a resume needs; later on
+only the place of its data changes."""
 
 from __future__ import annotations
 

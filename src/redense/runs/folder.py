@@ -56,8 +56,7 @@ class RunFolder:
         return cls(path)
 
     def move(self, config: RunConfig) -> None:
-        """Go on by ``config``, in which data and other files lie elsewhere. A checkpoint that was
-        trained on others is refused when it is read, and so is another setting."""
+        """Go on by ``config``, in which the same data lie elsewhere."""
         write_text(self.path / "config.json", config.to_json())
 
     @classmethod

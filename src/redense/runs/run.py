@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from redense.plan import Plan
 from redense.prunable import Patterns
+from redense.runs.configuration import RunConfig
 from redense.runs.folder import RunFolder
 from redense.runs.loop import Loop, own_numbers
 from redense.runs.task import Metric
@@ -42,7 +43,8 @@ class Run:
     """What a training function is given: a plan, a seed, a folder, and a loop that can be resumed.
 
     Args:
-        folder: where the run's files lie.
+        folder: where the run's files lie. config: the folder's own, unless the data lie elsewhere
+            by now; it is written down once they are known to be the same.
         reads_test: whether the test split may be read; a search never does.
         quiet: print nothing.
 
@@ -53,9 +55,16 @@ class Run:
     ...     return accuracy(model)
     """
 
-    def __init__(self, folder: RunFolder, *, reads_test: bool = True, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        config: RunConfig | None = None,
+        reads_test: bool = True,
+        quiet: bool = False,
+    ) -> None:
         self.files = folder
-        self.config = folder.config
+        self.config = config or folder.config
         self.reads_test, self.quiet = reads_test, quiet
         self.rows: list[dict[str, Any]] = []
         """One per epoch: what `log` was given, loss and scores."""

@@ -64,7 +64,12 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         history.check_data(*found)
         history.check_settings(*found)
         check_fits(*found, module)
-    elif config.shrink < 1:
+    elif config != run.files.config:
+        raise ValueError(
+            f"{run.folder} has no checkpoint yet, so nothing says on which data it was begun: "
+            "start it anew"
+        )
+    if found is None and config.shrink < 1:
         shrink_and_perturb(task.model, config.shrink, run.seed)
     averaging: list[Averaging | MovingAverage] = []
     if task.moving_average is not None:
@@ -82,6 +87,8 @@ def fit(run: Run, task: Task) -> dict[str, Scores | Callable[[], Scores]]:
         callbacks.append(Progress(plan, run))
     trainer = build_trainer(config, len(plan), callbacks)
     run.main = trainer.is_global_zero
+    if run.main and config != run.files.config:
+        run.files.move(config)
     if found is not None and not run.quiet and run.main:
         print(f"going on from {found[0]}")
     if len(plan):
