@@ -251,10 +251,12 @@ def test_what_has_no_words_is_left_out_by_name(trained_speech, trained_captions,
     folder = write_speech(tmp_path / "speech")
     rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     rows[0]["text"] = ""
+    rows.append(rows[1] | {"text": "ab 42"})
     (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answer = redense("eval", trained_speech.run, "--data", folder)
-    assert (answer.code, f"{len(rows) - 1} recordings of test" in answer.err) == (0, True)
-    assert re.search(r"left out: .*\.wav has no text", answer.err)
+    assert (answer.code, f"{len(rows) - 2} recordings of test" in answer.err) == (0, True)
+    assert re.search(r"left out: .*\.wav: no text: the transcript is empty", answer.err)
+    assert re.search(r"left out: .*\.wav: symbol outside the alphabet: '42' in 'ab 42'", answer.err)
     pictures = write_captions(tmp_path / "captions")
     (file,) = pictures.glob("*.json")
     content = json.loads(file.read_text())

@@ -205,17 +205,26 @@ def _complete(name: str, splits: Splits) -> Splits:
 
 
 def _reason(u: Utterance, sounds: Sounds, number: int, alphabet: str, stride: int) -> str | None:
-    """Why an utterance cannot be used; the part before the colon is what is counted."""
     if (found := sounds.bad[number]) is not None:
         return found
-    if not u.text:
+    return unusable(u.text, int(sounds.lengths[number].min()), alphabet, stride)
+
+
+def unusable(text: str, frames: int, alphabet: str, stride: int) -> str | None:
+    """Why a normalised text cannot be learnt or scored with a sound of so many frames; the part
+    before the colon is what is counted.
+
+    >>> unusable("42", 90, "ab ", stride=3)
+    "symbol outside the alphabet: '42' in '42'"
+    """
+    if not text:
         return "no text: the transcript is empty"
-    if unknown := letters.unknown(u.text, alphabet):
-        return f"symbol outside the alphabet: {unknown!r} in {u.text!r}"
-    possible = math.ceil(int(sounds.lengths[number].min()) / stride)
+    if unknown := letters.unknown(text, alphabet):
+        return f"symbol outside the alphabet: {unknown!r} in {text!r}"
+    possible = math.ceil(frames / stride)
     if possible < 2:  # a batch of one frame has no variance to normalise by
         return f"too short: {possible} frame at stride {stride}; a smaller --stride gives more"
-    if (needed := letters.needed_frames(letters.encode(u.text, alphabet))) > possible:
+    if (needed := letters.needed_frames(letters.encode(text, alphabet))) > possible:
         return (
             f"too short for its text: {possible} frames for {needed} symbols; a smaller "
             "--stride gives more"

@@ -10,7 +10,7 @@ from redense.files.folders import say
 from redense.files.sound import BadAudioError
 from redense.recipes.inputs import Scores, choose_split
 from redense.recipes.speech.alphabet import normalize
-from redense.recipes.speech.data import find
+from redense.recipes.speech.data import find, unusable
 from redense.recipes.speech.scores import Answer, error_rates
 from redense.recipes.speech.use import transcriber
 
@@ -27,7 +27,7 @@ def evaluate(
 ) -> Scores:
     """``wer`` and ``cer`` in per cent of ``data``, decoded greedily or with a language model.
 
-    Recordings that cannot be used are named and left out.
+    Recordings that training could not use either are named and left out.
 
     Args:
         split: as for `choose_split`. lm, beam, lm_weight, word_score: as for `transcriber`; choose
@@ -42,15 +42,16 @@ def evaluate(
     split = choose_split(splits, split, data)
     answers = []
     for number, utterance in enumerate(splits[split]):
-        text = normalize(utterance.text)
-        if not text:
-            say(f"left out: {utterance.audio} has no text")
-            continue
         sound = torch.tensor(frames[split].frames(number)) if frames else utterance
         try:
             sounds = heard.preprocess([sound])
         except BadAudioError as error:
             say(f"left out: {error}")
+            continue
+        text = normalize(utterance.text)
+        alphabet, stride = heard.config["alphabet"], heard.config["sizes"]["stride"]
+        if reason := unusable(text, int(sounds.lengths[0]), alphabet, stride):
+            say(f"left out: {utterance.audio}: {reason}")
             continue
         said = heard.read(sounds)[0]
         answers.append(Answer(utterance._replace(text=text), said))
