@@ -37,6 +37,7 @@ STUDIES = {
     "captions-converged": "NeuralTalk on emoji drawings, 30 + 20 epochs, the paper's rates",
     "digits-12": "DeepSpeech 2, small, on strings of spoken digits, 16 + 10 epochs",
     "digits-deepspeech1": "DeepSpeech 1, 384 units, on the same strings, 20 + 16 epochs",
+    "digits-deepspeech1-long": "the same, its dense phase twice as long, 40 + 16 epochs",
     "fashion-mnist": "VGG-like net with batch-norm and dropout, all 55,000 images, 8 + 8 epochs",
     "fashion-mnist-erased": "the same on pictures with pieces missing, 8 + 16 epochs",
     "fashion-mnist-24": "the same, 24 epochs in one course, and 12 behind it at 0.3 and 0.1",

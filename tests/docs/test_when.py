@@ -256,6 +256,28 @@ def test_what_the_page_says_of_deepspeech_1_is_the_record(regimes):
     assert said in README
 
 
+def test_what_the_page_says_of_deepspeech_1_trained_out_is_the_record(regimes):
+    study = regimes["digits-deepspeech1-long"]
+    (row,) = study.rows
+    fewer = row.to_matched.mean
+    assert row.to_matched.interval[0] < 0 < row.to_matched.interval[1]
+    assert study.is_trained_out
+    assert row.best == "swa"
+    scores = {name: mean(of.values()) for name, of in study.summary.scores.items()}
+    assert abs(scores["dense"] - scores["lower_lr"]) < 0.05
+    said = f"(`digits-deepspeech1-long`): {scores['dense']:.1f} %, from which the matched control "
+    said += f"gains nothing; the plan has {fewer:.2f} fewer word errors than that, not measurable, "
+    said += (
+        f"and `swa`, at {scores['swa']:.1f} %, {-row.to_best.mean:.2f} fewer than the plan, not "
+    )
+    said += "measurable either; than the control it has measurably fewer"
+    assert row.to_best.interval[0] < 0 < row.to_best.interval[1]
+    assert study.summary.comparison.to_control["swa"].outcome == "helps"
+    assert said in " ".join(PAGE.split())
+    averaging = f"nor are the {-row.to_best.mean:.1f} that averaging has fewer"
+    assert f"{-fewer:+.1f} points, not measurable, {averaging} | 12 |" in README
+
+
 def test_the_default_beside_one_cosine_is_the_records(regimes):
     page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
     for name, data in (

@@ -52,6 +52,26 @@ def test_the_captions_page_says_what_the_record_says():
             assert f" | {told[f'bleu4_nearest_{by}']:.1f} | " in line
 
 
+def test_what_the_page_says_of_the_amazon_queen_is_the_records():
+    root = MODELS[0].parents[1]
+    record = record_of(root / "models" / "amazon-queen-dsd")
+    measured = json.loads((root / "results" / "bench" / "queen.json").read_text("utf-8"))
+    assert measured["weights_sha256"] == record["weights_sha256"]
+    searched = measured["valid"]["searched"]
+    chosen = min(searched, key=lambda one: one["wer"])
+    assert measured["chosen"].items() <= chosen.items()
+    assert chosen["lm_weight"] == max(one["lm_weight"] for one in searched) == 2
+    assert chosen["word_score"] == min(one["word_score"] for one in searched) == 0
+    greedy, best = (measured["test"][way]["wer"] for way in ("greedy", "searched"))
+    assert greedy == pytest.approx(record["test"]["wer"], abs=0.006)
+    assert best < 60
+    dense, _, redense = (phase["valid"]["wer"] for phase in record["phases"])
+    assert [phase["epochs"] for phase in record["phases"]] == [76, 12, 12]
+    page = " ".join((root / "docs" / "recipes.md").read_text("utf-8").split())
+    assert f"{greedy:.1f} % are wrong greedily, and {best:.1f} % with a trigram model" in page
+    assert f"did not help: {dense:.1f} % before it, {redense:.1f} % behind it" in page
+
+
 PAIRS = sorted({folder.name.removesuffix("-dense") for folder in MODELS if "-dense" in folder.name})
 
 
