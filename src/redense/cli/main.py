@@ -44,7 +44,7 @@ MISTAKES = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
 
 _STOPPING = [one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 """As far as the system has them."""
-_PATIENCE = (0.5, 5.0)
+_PATIENCE = (2.0, 10.0)
 """Seconds of the processor, and of the clock, that an import may go on after a signal: one in the
 middle of a training is short, though not on a busy machine, and behind it the command says how to
 go on."""
