@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench trials fuzz kills sanitize models models-of-studies queen queen-errors \
+.PHONY: setup demo demo-speech demo-captions test browser check docs docs-serve bench trials fuzz kills sanitize models models-of-studies queen queen-errors queen-model \
 	results-images results-captions results-captions-converged results-speech results-digits-12 results-digits-deepspeech1 results-digits-deepspeech1-long \
 	results-search results-search-noise40 results-search-noise20 results-search-noise20-first \
 	results-search-warm-start results-search-vgg-noise40 results-search-vgg-clean results-search-fine-tune \
@@ -300,8 +300,7 @@ models: setup
 	run=$$(mktemp -d)/emoji && OMP_NUM_THREADS=1 $(BIN)/redense train captions --accelerator cpu --out $$run && \
 		$(BIN)/redense export $$run models/emoji-dsd && cp $$run/record.json models/emoji-dsd/
 
-# English from a game of 1995: 2 hours 33 minutes of one busy core; the same command goes on. Its network comes along:
-# redense export runs/queen models/amazon-queen-dsd
+# English from a game of 1995: 2 hours 33 minutes of one busy core; the same command goes on
 QUEEN = --data amazon-queen --accelerator cpu --dropout 0.3 --augment spec --width 320 \
 	--dense 76 --sparse 12 --redense 12 --passes 1 --sparsity 0.5 --sparse-lr 0.3 --redense-lr 0.1
 queen: setup
@@ -311,6 +310,10 @@ queen: setup
 # its word errors with a language model of the training transcripts: after apt-get install irstlm, some minutes
 queen-errors: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.queen
+
+# and that network as it comes along
+queen-model: setup
+	$(BIN)/redense export runs/queen models/amazon-queen-dsd && cp runs/queen/record.json models/amazon-queen-dsd/
 
 # seed 0's dense network of a study and its dense-sparse-dense one, with the study's verdict on their cards; after
 # make results-fashion-mnist-24 RUN=1, results-captions-converged RUN=1 and results-digits-12 RUN=1

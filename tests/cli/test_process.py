@@ -132,8 +132,12 @@ def test_ctrl_c_while_importing_is_quiet_and_prompt(seconds, desk):
     assert err.count("\n") == 1
 
 
-def test_a_short_import_in_a_training_ends_before_the_stop_and_the_way_on_is_said(desk):
-    Path("slow.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(0.3)\n")
+@pytest.mark.parametrize(
+    "imported", ["time.sleep(0.3)", "while time.process_time() < 60: pass"], ids=["short", "long"]
+)
+def test_the_way_on_is_said_after_a_stop_in_an_import_of_a_training_too(imported, desk):
+    """A short one ends before the stop, a long one is cut off."""
+    Path("slow.py").write_text(f"import time\nprint('now', flush=True)\n{imported}\n")
     Path("mine.py").write_text(
         "import time\ndef train(run):\n    import slow\n    time.sleep(30)\n"
     )

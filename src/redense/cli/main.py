@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from redense.cli.flags import choose, one_line
+from redense.cli.stopping import forget, said_when_stopped
 
 COMMANDS = {
     "train": "train a recipe dense, sparse, re-dense; prints each phase's result",
@@ -44,10 +45,9 @@ MISTAKES = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
 
 _STOPPING = [one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 """As far as the system has them."""
-_PATIENCE = (2.0, 10.0)
+_PATIENCE = (0.5, 5.0)
 """Seconds of the processor, and of the clock, that an import may go on after a signal: one in the
-middle of a training is short, though not on a busy machine, and behind it the command says how to
-go on."""
+middle of a training is mostly short, and behind it the command closes what it has open."""
 
 _IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 _AGAIN, _SENT = "a signal is sent again", "a signal was sent again"
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command: 0 when it worked, 2 for a mistake in what was asked for, 130 after Ctrl-C,
     143 after SIGTERM, 129 when its terminal was closed, 141 when nobody reads the output."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    forget()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of names that are not UTF-8
     with _interrupting_signals(to_the_end=argv is None) as received, _safe_path():
@@ -66,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 128 + received[0] if received else code
         except BaseException as error:
             if received:  # a library may make another error of it
-                return _stopped(error, received[0])
+                return _stopped(received[0])
             if isinstance(error, KeyboardInterrupt):
-                return _stopped(error, signal.SIGINT)
+                return _stopped(signal.SIGINT)
             if isinstance(error, BrokenPipeError) and _nobody_reads():
                 return 128 + signal.SIGPIPE
             if not isinstance(error, MISTAKES) or os.environ.get("REDENSE_TRACEBACK"):
@@ -125,7 +126,7 @@ def _interrupting_signals(*, to_the_end: bool) -> Iterator[list[int]]:
             if all(one < most for one, most in zip(taken, _PATIENCE, strict=True)):
                 _send_again(number)
                 return
-            os.write(2, b"stopped\n")
+            os.write(2, f"{said_when_stopped()}\n".encode(errors="backslashreplace"))
             os._exit(128 + number)
         raise KeyboardInterrupt
 
@@ -231,11 +232,9 @@ def _safe_path() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def _stopped(error: BaseException, number: int) -> int:
-    """Say so, with the way to go on if a command gave it."""
-    how = str(error) if isinstance(error, KeyboardInterrupt) else ""
+def _stopped(number: int) -> int:
     with suppress(OSError):  # there may be no terminal any more
-        print(f"stopped; {how}" if how else "stopped", file=sys.stderr)
+        print(said_when_stopped(), file=sys.stderr)
     return 128 + number
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redense.cli.flags import Parser, add_flag, build, given, parse
+from redense.cli.stopping import goes_on_by
 from redense.cli.targets import add_target_flags, load_function, recipe_of, usable_cores
 from redense.cli.train import run_config, say_if_random, usual_schedule
 from redense.recipes import RECIPES
@@ -267,10 +268,8 @@ def _answer(question: Question, study: Study) -> int:
     from redense.runs.checkpoints import write_text
     from redense.study.summary import as_markdown
 
-    try:
+    with goes_on_by("the same command goes on"):
         found = question.answer(jobs=study.workers, backend=study.backend)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing is lost: the same command goes on") from None
     print(found)
     if found.failed:
         return 1

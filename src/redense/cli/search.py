@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redense.cli.flags import Parser, build, parse
+from redense.cli.stopping import goes_on_by
 from redense.cli.targets import add_target_flags, load_function, recipe_of, usable_cores
 from redense.cli.train import run_config
 from redense.recipes import RECIPES
@@ -87,10 +88,8 @@ def search_command(arguments: list[str]) -> int:
         from redense.recipes import build_task
 
         build_task(search.config)  # mistakes in data and options are told here
-    try:
+    with goes_on_by("the same command goes on"):
         found = search.answer(jobs=looking.workers, backend=looking.backend, anyway=asked.anyway)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing is lost: the same command goes on") from None
     print(found)
     return 1 if found.study.failed else 0
 

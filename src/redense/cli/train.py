@@ -11,6 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from redense.cli.flags import Machine, Parser, add_flag, build, choose, given, parse
+from redense.cli.stopping import goes_on_by
 
 if TYPE_CHECKING:
     from redense.recipes import Preset, Recipe
@@ -236,13 +237,9 @@ def _train(folder: RunFolder, task: Task, config: RunConfig | None = None) -> in
     from redense.runs.training import fit
 
     run = Run(folder, config=config)
-    try:
+    resume = f"--resume {quote(str(folder.path))}"
+    with goes_on_by(f"redense train {folder.config.recipe} {resume}"):
         record = carry_out(lambda run: fit(run, task), run)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"nothing is lost: redense train {folder.config.recipe} "
-            f"--resume {quote(str(folder.path))}"
-        ) from None
     if record:
         print_result(record)
         print(
