@@ -347,3 +347,23 @@ def test_a_file_that_is_no_python_any_more_has_one_too(tmp_path, monkeypatch):
     path.write_text("def train(run):\n    return (1\n")
     linecache.checkcache()
     assert len(source_sha256(train)) == 64
+
+
+def test_a_notebooks_inner_function_has_one(monkeypatch):
+    cell = (
+        "def make():\n"
+        "    calls = 0\n"
+        "    def train(run):\n"
+        "        nonlocal calls\n"
+        "        calls += 1\n"
+        "        return 1\n"
+        "    return train\n"
+    )
+    sums = []
+    for text in (cell, cell, cell.replace("return 1", "return 2")):
+        lines = text.splitlines(keepends=True)
+        monkeypatch.setitem(linecache.cache, "<cell>", (len(text), None, lines, "<cell>"))
+        space = {"__name__": "__main__"}
+        exec(compile(text, "<cell>", "exec"), space)
+        sums.append(source_sha256(space["make"]()))
+    assert sums[0] == sums[1] != sums[2]

@@ -233,7 +233,10 @@ def _reached(names: Iterable[str], statements: dict[str, list[ast.stmt]]) -> lis
 
 def _used(text: str) -> set[str]:
     """Names of the module that a statement reads, in whatever function of it."""
-    names, waiting = set(), [symtable.symtable(text, "code", "exec")]
+    try:
+        names, waiting = set[str](), [symtable.symtable(text, "code", "exec")]
+    except SyntaxError:  # a nonlocal name of a notebook's cell, whose function is not at hand
+        return set()
     for table in waiting:
         waiting += table.get_children()
         whole = table.get_type() == "module"
