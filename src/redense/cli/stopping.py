@@ -14,7 +14,8 @@ def goes_on_by(how: str) -> Iterator[None]:
     """Say ``how`` where what is done here is stopped.
 
     >>> with goes_on_by("the same command goes on"):
-    ...     said_when_stopped()
+    ...     said = said_when_stopped()
+    >>> said
     'stopped; nothing is lost: the same command goes on'
     >>> said_when_stopped()
     'stopped'
